@@ -428,10 +428,11 @@ func (x *Spec) GetSubmittedUnixMs() int64 {
 // Lease is what the leader decided: these members may do these steps.
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"` // rises with every new lease of a run; fences stale traffic
-	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`        // node ids in ring order; micro-batch m belongs to members[m % n]
-	From          uint64                 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`             // first step the generation may have to do
-	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`           // steps < until may be done; raised by renewal without a new generation
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`                              // rises with every new lease of a run; fences stale traffic
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`                                     // node ids in ring order; micro-batch m belongs to members[m % n]
+	From          uint64                 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`                                          // first step the generation may have to do
+	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`                                        // steps < until may be done; raised by renewal without a new generation
+	GrantedUnixMs int64                  `protobuf:"varint,5,opt,name=granted_unix_ms,json=grantedUnixMs,proto3" json:"granted_unix_ms,omitempty"` // when the generation began; set by Apply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -494,6 +495,13 @@ func (x *Lease) GetUntil() uint64 {
 	return 0
 }
 
+func (x *Lease) GetGrantedUnixMs() int64 {
+	if x != nil {
+		return x.GrantedUnixMs
+	}
+	return 0
+}
+
 // StepRecord is one committed step in the ledger.
 type StepRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -510,6 +518,7 @@ type StepRecord struct {
 	EvalLoss      float64                `protobuf:"fixed64,11,opt,name=eval_loss,json=evalLoss,proto3" json:"eval_loss,omitempty"`   // 0 = not evaluated after this step
 	ComputeUs     uint64                 `protobuf:"varint,12,opt,name=compute_us,json=computeUs,proto3" json:"compute_us,omitempty"` // gradient part of duration
 	ReduceUs      uint64                 `protobuf:"varint,13,opt,name=reduce_us,json=reduceUs,proto3" json:"reduce_us,omitempty"`    // all-reduce part of duration
+	Node          string                 `protobuf:"bytes,14,opt,name=node,proto3" json:"node,omitempty"`                             // the member whose report was first; set by Apply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -635,6 +644,13 @@ func (x *StepRecord) GetReduceUs() uint64 {
 	return 0
 }
 
+func (x *StepRecord) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
 type Checkpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -708,6 +724,7 @@ type Run struct {
 	StartedUnixMs  int64                  `protobuf:"varint,9,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"`
 	FinishedUnixMs int64                  `protobuf:"varint,10,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"`
 	Recoveries     uint64                 `protobuf:"varint,11,opt,name=recoveries,proto3" json:"recoveries,omitempty"` // generations after the first
+	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -819,20 +836,166 @@ func (x *Run) GetRecoveries() uint64 {
 	return 0
 }
 
+func (x *Run) GetTrouble() *Trouble {
+	if x != nil {
+		return x.Trouble
+	}
+	return nil
+}
+
+// Trouble is what a member said when it gave a generation up.
+type Trouble struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`       // who reported
+	Suspect       string                 `protobuf:"bytes,3,opt,name=suspect,proto3" json:"suspect,omitempty"` // node id whose link broke, or empty
+	Detail        string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	UnixMs        int64                  `protobuf:"varint,5,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"`
+	InARow        uint32                 `protobuf:"varint,6,opt,name=in_a_row,json=inARow,proto3" json:"in_a_row,omitempty"` // generations given up since the last committed step
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trouble) Reset() {
+	*x = Trouble{}
+	mi := &file_proto_lorad_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trouble) ProtoMessage() {}
+
+func (x *Trouble) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
+func (*Trouble) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Trouble) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Trouble) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Trouble) GetSuspect() string {
+	if x != nil {
+		return x.Suspect
+	}
+	return ""
+}
+
+func (x *Trouble) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Trouble) GetUnixMs() int64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+func (x *Trouble) GetInARow() uint32 {
+	if x != nil {
+		return x.InARow
+	}
+	return 0
+}
+
+// Cluster is what every node may read and only voters can open.
+type Cluster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	SealedCaKey   []byte                 `protobuf:"bytes,2,opt,name=sealed_ca_key,json=sealedCaKey,proto3" json:"sealed_ca_key,omitempty"` // encrypted with a secret that voters keep on their own disk
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cluster) Reset() {
+	*x = Cluster{}
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cluster) ProtoMessage() {}
+
+func (x *Cluster) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
+func (*Cluster) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Cluster) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Cluster) GetSealedCaKey() []byte {
+	if x != nil {
+		return x.SealedCaKey
+	}
+	return nil
+}
+
 type Token struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	SecretSha256  []byte                 `protobuf:"bytes,2,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	ExpiresUnixMs int64                  `protobuf:"varint,3,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
 	UsesLeft      uint32                 `protobuf:"varint,4,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
-	Voter         bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"` // role given to the joiner
+	Voter         bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`                // role given to the joiner
+	UsedBy        [][]byte               `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"` // sha256 of the public keys enrolled with it: a retry by the same key is not a second use
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_proto_lorad_proto_msgTypes[7]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1007,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[7]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1020,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{7}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Token) GetId() string {
@@ -895,6 +1058,13 @@ func (x *Token) GetVoter() bool {
 	return false
 }
 
+func (x *Token) GetUsedBy() [][]byte {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
 type Command struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	NowUnixMs int64                  `protobuf:"varint,1,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"` // the leader's clock when proposed; Apply never reads a clock
@@ -910,6 +1080,7 @@ type Command struct {
 	//	*Command_ResumeRun
 	//	*Command_GrantLease
 	//	*Command_Report
+	//	*Command_PutCluster
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -917,7 +1088,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1100,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1113,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Command) GetNowUnixMs() int64 {
@@ -1049,6 +1220,15 @@ func (x *Command) GetReport() *Report {
 	return nil
 }
 
+func (x *Command) GetPutCluster() *PutCluster {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutCluster); ok {
+			return x.PutCluster
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -1093,6 +1273,10 @@ type Command_Report struct {
 	Report *Report `protobuf:"bytes,11,opt,name=report,proto3,oneof"`
 }
 
+type Command_PutCluster struct {
+	PutCluster *PutCluster `protobuf:"bytes,12,opt,name=put_cluster,json=putCluster,proto3,oneof"`
+}
+
 func (*Command_PutNode) isCommand_Do() {}
 
 func (*Command_RemoveNode) isCommand_Do() {}
@@ -1113,6 +1297,8 @@ func (*Command_GrantLease) isCommand_Do() {}
 
 func (*Command_Report) isCommand_Do() {}
 
+func (*Command_PutCluster) isCommand_Do() {}
+
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1122,7 +1308,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1320,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1333,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1166,7 +1352,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1178,7 +1364,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1191,7 +1377,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1210,7 +1396,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1408,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1421,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutToken) GetToken() *Token {
@@ -1245,18 +1431,20 @@ func (x *PutToken) GetToken() *Token {
 	return nil
 }
 
+// UseToken is atomic: it checks, decrements and puts the node. Whoever proves the key again (its reply got lost) is let in again.
 type UseToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	SecretSha256  []byte                 `protobuf:"bytes,2,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	Node          *Node                  `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	KeySha256     []byte                 `protobuf:"bytes,4,opt,name=key_sha256,json=keySha256,proto3" json:"key_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1456,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1469,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UseToken) GetId() string {
@@ -1305,6 +1493,13 @@ func (x *UseToken) GetNode() *Node {
 	return nil
 }
 
+func (x *UseToken) GetKeySha256() []byte {
+	if x != nil {
+		return x.KeySha256
+	}
+	return nil
+}
+
 type RemoveToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1314,7 +1509,7 @@ type RemoveToken struct {
 
 func (x *RemoveToken) Reset() {
 	*x = RemoveToken{}
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1521,7 @@ func (x *RemoveToken) String() string {
 func (*RemoveToken) ProtoMessage() {}
 
 func (x *RemoveToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1534,7 @@ func (x *RemoveToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveToken.ProtoReflect.Descriptor instead.
 func (*RemoveToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveToken) GetId() string {
@@ -1358,7 +1553,7 @@ type SubmitRun struct {
 
 func (x *SubmitRun) Reset() {
 	*x = SubmitRun{}
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1565,7 @@ func (x *SubmitRun) String() string {
 func (*SubmitRun) ProtoMessage() {}
 
 func (x *SubmitRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1578,7 @@ func (x *SubmitRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRun.ProtoReflect.Descriptor instead.
 func (*SubmitRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SubmitRun) GetSpec() *Spec {
@@ -1397,13 +1592,14 @@ type StopRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Settle        bool                   `protobuf:"varint,3,opt,name=settle,proto3" json:"settle,omitempty"` // nobody is left to vote: a STOPPING run is STOPPED at its last durable step
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StopRun) Reset() {
 	*x = StopRun{}
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +1611,7 @@ func (x *StopRun) String() string {
 func (*StopRun) ProtoMessage() {}
 
 func (x *StopRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +1624,7 @@ func (x *StopRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRun.ProtoReflect.Descriptor instead.
 func (*StopRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StopRun) GetRun() string {
@@ -1445,6 +1641,13 @@ func (x *StopRun) GetReason() string {
 	return ""
 }
 
+func (x *StopRun) GetSettle() bool {
+	if x != nil {
+		return x.Settle
+	}
+	return false
+}
+
 type ResumeRun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -1454,7 +1657,7 @@ type ResumeRun struct {
 
 func (x *ResumeRun) Reset() {
 	*x = ResumeRun{}
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1669,7 @@ func (x *ResumeRun) String() string {
 func (*ResumeRun) ProtoMessage() {}
 
 func (x *ResumeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1682,7 @@ func (x *ResumeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRun.ProtoReflect.Descriptor instead.
 func (*ResumeRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResumeRun) GetRun() string {
@@ -1500,7 +1703,7 @@ type GrantLease struct {
 
 func (x *GrantLease) Reset() {
 	*x = GrantLease{}
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1512,7 +1715,7 @@ func (x *GrantLease) String() string {
 func (*GrantLease) ProtoMessage() {}
 
 func (x *GrantLease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1525,7 +1728,7 @@ func (x *GrantLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
 func (*GrantLease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GrantLease) GetRun() string {
@@ -1549,6 +1752,127 @@ func (x *GrantLease) GetReason() string {
 	return ""
 }
 
+type PutCluster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       *Cluster               `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutCluster) Reset() {
+	*x = PutCluster{}
+	mi := &file_proto_lorad_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutCluster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutCluster) ProtoMessage() {}
+
+func (x *PutCluster) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
+func (*PutCluster) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PutCluster) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+// Snapshot is the whole replicated state, every list sorted by id.
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Cluster       *Cluster               `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Nodes         []*Node                `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Tokens        []*Token               `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	Runs          []*Run                 `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_proto_lorad_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Snapshot) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Snapshot) GetCluster() *Cluster {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Snapshot) GetNodes() []*Node {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Snapshot) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRuns() []*Run {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
 // Report is what a member of a lease saw. Reports of a stale generation change nothing but checkpoints.
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1567,7 +1891,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1903,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1916,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Report) GetRun() string {
@@ -1660,14 +1984,19 @@ func (x *Report) GetAdapterSha256() []byte {
 
 type ApplyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`                               // of the log entry: whoever waits for it to be applied reads his own write
+	RefusalKind   string                 `protobuf:"bytes,2,opt,name=refusal_kind,json=refusalKind,proto3" json:"refusal_kind,omitempty"` // empty: done. A refusal is a result, the same on every node
+	Refusal       string                 `protobuf:"bytes,3,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	Existed       bool                   `protobuf:"varint,4,opt,name=existed,proto3" json:"existed,omitempty"` // SubmitRun: the run was there already
+	Stale         bool                   `protobuf:"varint,5,opt,name=stale,proto3" json:"stale,omitempty"`     // Report: of a generation that is over
+	Node          *Node                  `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`        // UseToken, PutNode: as recorded
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +2008,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +2021,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -1700,6 +2029,41 @@ func (x *ApplyReply) GetIndex() uint64 {
 		return x.Index
 	}
 	return 0
+}
+
+func (x *ApplyReply) GetRefusalKind() string {
+	if x != nil {
+		return x.RefusalKind
+	}
+	return ""
+}
+
+func (x *ApplyReply) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *ApplyReply) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
+}
+
+func (x *ApplyReply) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *ApplyReply) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
 }
 
 type ClusterRequest struct {
@@ -1710,7 +2074,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +2086,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +2099,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 type NodeStatus struct {
@@ -1751,7 +2115,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +2127,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +2140,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -1826,7 +2190,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +2202,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +2215,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -1892,7 +2256,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2268,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2281,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -1945,7 +2309,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2321,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2334,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -2002,7 +2366,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2014,7 +2378,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2027,7 +2391,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 type RunsReply struct {
@@ -2039,7 +2403,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2415,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2428,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -2083,7 +2447,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2459,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2472,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -2128,7 +2492,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2140,7 +2504,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2153,7 +2517,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -2179,7 +2543,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2555,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2568,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -2224,7 +2588,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2600,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2613,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -2276,7 +2640,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2652,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2665,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -2329,7 +2693,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2705,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2718,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -2389,7 +2753,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2765,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2778,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -2450,7 +2814,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2826,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2839,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -2513,14 +2877,15 @@ type JoinReply struct {
 	ClusterId     string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	GossipKey     []byte                 `protobuf:"bytes,4,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	Nodes         []*Node                `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Node          *Node                  `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"` // as it was recorded (the leader decides voter)
+	Node          *Node                  `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`                                  // as it was recorded (the leader decides voter)
+	VoterSecret   []byte                 `protobuf:"bytes,7,opt,name=voter_secret,json=voterSecret,proto3" json:"voter_secret,omitempty"` // opens Cluster.sealed_ca_key; only for voters
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2532,7 +2897,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2545,7 +2910,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -2590,6 +2955,13 @@ func (x *JoinReply) GetNode() *Node {
 	return nil
 }
 
+func (x *JoinReply) GetVoterSecret() []byte {
+	if x != nil {
+		return x.VoterSecret
+	}
+	return nil
+}
+
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2598,7 +2970,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2982,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +2995,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 type PingReply struct {
@@ -2635,7 +3007,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +3019,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +3032,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PingReply) GetId() string {
@@ -2680,7 +3052,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2692,7 +3064,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2705,7 +3077,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -2732,7 +3104,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2744,7 +3116,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2757,7 +3129,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -2783,7 +3155,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +3167,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +3180,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -2849,14 +3221,15 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"output_dir\x18\t \x01(\tR\toutputDir\x12*\n" +
 	"\x11submitted_unix_ms\x18\n" +
-	" \x01(\x03R\x0fsubmittedUnixMs\"k\n" +
+	" \x01(\x03R\x0fsubmittedUnixMs\"\x93\x01\n" +
 	"\x05Lease\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
 	"\amembers\x18\x02 \x03(\tR\amembers\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\x04R\x04from\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x04R\x05until\"\xf9\x02\n" +
+	"\x05until\x18\x04 \x01(\x04R\x05until\x12&\n" +
+	"\x0fgranted_unix_ms\x18\x05 \x01(\x03R\rgrantedUnixMs\"\x8d\x03\n" +
 	"\n" +
 	"StepRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
@@ -2876,12 +3249,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\teval_loss\x18\v \x01(\x01R\bevalLoss\x12\x1d\n" +
 	"\n" +
 	"compute_us\x18\f \x01(\x04R\tcomputeUs\x12\x1b\n" +
-	"\treduce_us\x18\r \x01(\x04R\breduceUs\"N\n" +
+	"\treduce_us\x18\r \x01(\x04R\breduceUs\x12\x12\n" +
+	"\x04node\x18\x0e \x01(\tR\x04node\"N\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xa2\x03\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xcf\x03\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -2896,13 +3270,27 @@ const file_proto_lorad_proto_rawDesc = "" +
 	" \x01(\x03R\x0efinishedUnixMs\x12\x1e\n" +
 	"\n" +
 	"recoveries\x18\v \x01(\x04R\n" +
-	"recoveries\"\x97\x01\n" +
+	"recoveries\x12+\n" +
+	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\"\xa2\x01\n" +
+	"\aTrouble\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
+	"\asuspect\x18\x03 \x01(\tR\asuspect\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x17\n" +
+	"\aunix_ms\x18\x05 \x01(\x03R\x06unixMs\x12\x18\n" +
+	"\bin_a_row\x18\x06 \x01(\rR\x06inARow\"=\n" +
+	"\aCluster\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\rsealed_ca_key\x18\x02 \x01(\fR\vsealedCaKey\"\xb0\x01\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x12&\n" +
 	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\x12\x1b\n" +
 	"\tuses_left\x18\x04 \x01(\rR\busesLeft\x12\x14\n" +
-	"\x05voter\x18\x05 \x01(\bR\x05voter\"\xbb\x04\n" +
+	"\x05voter\x18\x05 \x01(\bR\x05voter\x12\x17\n" +
+	"\aused_by\x18\x06 \x03(\fR\x06usedBy\"\xf4\x04\n" +
 	"\aCommand\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12.\n" +
 	"\bput_node\x18\x02 \x01(\v2\x11.lorad.v1.PutNodeH\x00R\aputNode\x127\n" +
@@ -2919,7 +3307,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\vgrant_lease\x18\n" +
 	" \x01(\v2\x14.lorad.v1.GrantLeaseH\x00R\n" +
 	"grantLease\x12*\n" +
-	"\x06report\x18\v \x01(\v2\x10.lorad.v1.ReportH\x00R\x06reportB\x04\n" +
+	"\x06report\x18\v \x01(\v2\x10.lorad.v1.ReportH\x00R\x06report\x127\n" +
+	"\vput_cluster\x18\f \x01(\v2\x14.lorad.v1.PutClusterH\x00R\n" +
+	"putClusterB\x04\n" +
 	"\x02do\"-\n" +
 	"\aPutNode\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x1c\n" +
@@ -2927,25 +3317,37 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"RemoveNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
 	"\bPutToken\x12%\n" +
-	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"c\n" +
+	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"\x82\x01\n" +
 	"\bUseToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x12\"\n" +
-	"\x04node\x18\x03 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x1d\n" +
+	"\x04node\x18\x03 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x1d\n" +
+	"\n" +
+	"key_sha256\x18\x04 \x01(\fR\tkeySha256\"\x1d\n" +
 	"\vRemoveToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\tSubmitRun\x12\"\n" +
-	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\"3\n" +
+	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\"K\n" +
 	"\aStopRun\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x1d\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06settle\x18\x03 \x01(\bR\x06settle\"\x1d\n" +
 	"\tResumeRun\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"]\n" +
 	"\n" +
 	"GrantLease\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12%\n" +
 	"\x05lease\x18\x02 \x01(\v2\x0f.lorad.v1.LeaseR\x05lease\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xb6\x02\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"9\n" +
+	"\n" +
+	"PutCluster\x12+\n" +
+	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\xc3\x01\n" +
+	"\bSnapshot\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12+\n" +
+	"\acluster\x18\x02 \x01(\v2\x11.lorad.v1.ClusterR\acluster\x12$\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12'\n" +
+	"\x06tokens\x18\x04 \x03(\v2\x0f.lorad.v1.TokenR\x06tokens\x12!\n" +
+	"\x04runs\x18\x05 \x03(\v2\r.lorad.v1.RunR\x04runs\"\xb6\x02\n" +
 	"\x06Report\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -2959,10 +3361,15 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\x0e2\x11.lorad.v1.OutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x18\n" +
 	"\asuspect\x18\b \x01(\tR\asuspect\x12%\n" +
-	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\"\"\n" +
+	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\"\xb3\x01\n" +
 	"\n" +
 	"ApplyReply\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\x10\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12!\n" +
+	"\frefusal_kind\x18\x02 \x01(\tR\vrefusalKind\x12\x18\n" +
+	"\arefusal\x18\x03 \x01(\tR\arefusal\x12\x18\n" +
+	"\aexisted\x18\x04 \x01(\bR\aexisted\x12\x14\n" +
+	"\x05stale\x18\x05 \x01(\bR\x05stale\x12\"\n" +
+	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x10\n" +
 	"\x0eClusterRequest\"\x86\x01\n" +
 	"\n" +
 	"NodeStatus\x12\"\n" +
@@ -3014,7 +3421,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x17\n" +
 	"\acsr_der\x18\x03 \x01(\fR\x06csrDer\x12\"\n" +
-	"\x04node\x18\x04 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\xd9\x01\n" +
+	"\x04node\x18\x04 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\xfc\x01\n" +
 	"\tJoinReply\x12$\n" +
 	"\x0ecert_chain_der\x18\x01 \x03(\fR\fcertChainDer\x12\x1e\n" +
 	"\vca_cert_der\x18\x02 \x01(\fR\tcaCertDer\x12\x1d\n" +
@@ -3023,7 +3430,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x04 \x01(\fR\tgossipKey\x12$\n" +
 	"\x05nodes\x18\x05 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12\"\n" +
-	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\r\n" +
+	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12!\n" +
+	"\fvoter_secret\x18\a \x01(\fR\vvoterSecret\"\r\n" +
 	"\vPingRequest\"\x1b\n" +
 	"\tPingReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"B\n" +
@@ -3083,7 +3491,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -3094,40 +3502,44 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*StepRecord)(nil),         // 6: lorad.v1.StepRecord
 	(*Checkpoint)(nil),         // 7: lorad.v1.Checkpoint
 	(*Run)(nil),                // 8: lorad.v1.Run
-	(*Token)(nil),              // 9: lorad.v1.Token
-	(*Command)(nil),            // 10: lorad.v1.Command
-	(*PutNode)(nil),            // 11: lorad.v1.PutNode
-	(*RemoveNode)(nil),         // 12: lorad.v1.RemoveNode
-	(*PutToken)(nil),           // 13: lorad.v1.PutToken
-	(*UseToken)(nil),           // 14: lorad.v1.UseToken
-	(*RemoveToken)(nil),        // 15: lorad.v1.RemoveToken
-	(*SubmitRun)(nil),          // 16: lorad.v1.SubmitRun
-	(*StopRun)(nil),            // 17: lorad.v1.StopRun
-	(*ResumeRun)(nil),          // 18: lorad.v1.ResumeRun
-	(*GrantLease)(nil),         // 19: lorad.v1.GrantLease
-	(*Report)(nil),             // 20: lorad.v1.Report
-	(*ApplyReply)(nil),         // 21: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 22: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 23: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 24: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 25: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 26: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 27: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 28: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 29: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 30: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 31: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 32: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 33: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 34: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 35: lorad.v1.CreateTokenReply
-	(*JoinRequest)(nil),        // 36: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 37: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 38: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 39: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 40: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 41: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 42: lorad.v1.Chunk
+	(*Trouble)(nil),            // 9: lorad.v1.Trouble
+	(*Cluster)(nil),            // 10: lorad.v1.Cluster
+	(*Token)(nil),              // 11: lorad.v1.Token
+	(*Command)(nil),            // 12: lorad.v1.Command
+	(*PutNode)(nil),            // 13: lorad.v1.PutNode
+	(*RemoveNode)(nil),         // 14: lorad.v1.RemoveNode
+	(*PutToken)(nil),           // 15: lorad.v1.PutToken
+	(*UseToken)(nil),           // 16: lorad.v1.UseToken
+	(*RemoveToken)(nil),        // 17: lorad.v1.RemoveToken
+	(*SubmitRun)(nil),          // 18: lorad.v1.SubmitRun
+	(*StopRun)(nil),            // 19: lorad.v1.StopRun
+	(*ResumeRun)(nil),          // 20: lorad.v1.ResumeRun
+	(*GrantLease)(nil),         // 21: lorad.v1.GrantLease
+	(*PutCluster)(nil),         // 22: lorad.v1.PutCluster
+	(*Snapshot)(nil),           // 23: lorad.v1.Snapshot
+	(*Report)(nil),             // 24: lorad.v1.Report
+	(*ApplyReply)(nil),         // 25: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 26: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 27: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 28: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 29: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 30: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 31: lorad.v1.RunsRequest
+	(*RunsReply)(nil),          // 32: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 33: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 34: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 35: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 36: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 37: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 38: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 39: lorad.v1.CreateTokenReply
+	(*JoinRequest)(nil),        // 40: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 41: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 42: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 43: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 44: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 45: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 46: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -3136,63 +3548,71 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	5,  // 3: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
 	6,  // 4: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
 	7,  // 5: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
-	11, // 6: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
-	12, // 7: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
-	13, // 8: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
-	14, // 9: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
-	15, // 10: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
-	16, // 11: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
-	17, // 12: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
-	18, // 13: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
-	19, // 14: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	20, // 15: lorad.v1.Command.report:type_name -> lorad.v1.Report
-	2,  // 16: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	9,  // 17: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 18: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	4,  // 19: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	5,  // 20: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	6,  // 21: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	7,  // 22: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 23: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 24: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	23, // 25: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	8,  // 26: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	8,  // 27: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	8,  // 28: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	8,  // 29: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	6,  // 30: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	2,  // 31: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 32: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 33: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	22, // 34: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	25, // 35: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	27, // 36: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	29, // 37: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	30, // 38: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	32, // 39: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	34, // 40: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	10, // 41: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	36, // 42: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	38, // 43: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	40, // 44: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	41, // 45: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	24, // 46: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	26, // 47: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	28, // 48: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 49: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	31, // 50: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	33, // 51: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	35, // 52: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	21, // 53: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	37, // 54: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	39, // 55: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	42, // 56: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	42, // 57: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	46, // [46:58] is the sub-list for method output_type
-	34, // [34:46] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	9,  // 6: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
+	13, // 7: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
+	14, // 8: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
+	15, // 9: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
+	16, // 10: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
+	17, // 11: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
+	18, // 12: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
+	19, // 13: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
+	20, // 14: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
+	21, // 15: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
+	24, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	22, // 17: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
+	2,  // 18: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	11, // 19: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 20: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	4,  // 21: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	5,  // 22: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	10, // 23: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	10, // 24: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 25: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	11, // 26: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	8,  // 27: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	6,  // 28: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	7,  // 29: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 30: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 31: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 32: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	27, // 33: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	8,  // 34: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	8,  // 35: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	8,  // 36: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	8,  // 37: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	6,  // 38: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	2,  // 39: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 40: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 41: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	26, // 42: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	29, // 43: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	31, // 44: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	33, // 45: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	34, // 46: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	36, // 47: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	38, // 48: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	12, // 49: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	40, // 50: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	42, // 51: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	44, // 52: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	45, // 53: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	28, // 54: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	30, // 55: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	32, // 56: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 57: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	35, // 58: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	37, // 59: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	39, // 60: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	25, // 61: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	41, // 62: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	43, // 63: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	46, // 64: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	46, // 65: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	54, // [54:66] is the sub-list for method output_type
+	42, // [42:54] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -3200,7 +3620,7 @@ func file_proto_lorad_proto_init() {
 	if File_proto_lorad_proto != nil {
 		return
 	}
-	file_proto_lorad_proto_msgTypes[8].OneofWrappers = []any{
+	file_proto_lorad_proto_msgTypes[10].OneofWrappers = []any{
 		(*Command_PutNode)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_PutToken)(nil),
@@ -3211,6 +3631,7 @@ func file_proto_lorad_proto_init() {
 		(*Command_ResumeRun)(nil),
 		(*Command_GrantLease)(nil),
 		(*Command_Report)(nil),
+		(*Command_PutCluster)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3218,7 +3639,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
