@@ -36,6 +36,7 @@ func (Ref[T]) Gemm1(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb
 			clear(row)
 		}
 		switch {
+		case k == 0:
 		case transB && !transA:
 			dotRow(row, a[i*lda:i*lda+k], b, ldb)
 		case transB:
