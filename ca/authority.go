@@ -1,0 +1,197 @@
+package ca
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"path/filepath"
+	"time"
+)
+
+const (
+	// AuthorityLifetime is how long a cluster's authority is valid.
+	AuthorityLifetime = 10 * 365 * 24 * time.Hour
+	// NodeLifetime is how long a node's certificate is valid.
+	NodeLifetime = 90 * 24 * time.Hour
+	// Backdate is how far a joiner's clock may be behind the leader's.
+	Backdate = time.Hour
+
+	authorityFile = "ca.pem"
+)
+
+// Authority signs the certificates of one cluster's nodes. Safe for concurrent use.
+type Authority struct {
+	// Lifetime of the certificates it signs; 0 means NodeLifetime. Set it before use.
+	Lifetime time.Duration
+
+	clusterID string
+	key       *ecdsa.PrivateKey
+	cert      *x509.Certificate
+}
+
+// New makes the authority of a new cluster.
+func New(clusterID string) (*Authority, error) {
+	if !part.MatchString(clusterID) {
+		return nil, fmt.Errorf("new authority: cluster id %q: want 1-63 of a-z, 0-9 and '-'", clusterID)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("new authority: %w", err)
+	}
+	t := authorityTemplate(clusterID, time.Now())
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("new authority: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("new authority: %w", err)
+	}
+	return &Authority{clusterID: clusterID, key: key, cert: cert}, nil
+}
+
+func authorityTemplate(clusterID string, now time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber:          serial(),
+		Subject:               pkix.Name{Organization: []string{clusterID}, CommonName: "lorad cluster authority"},
+		URIs:                  []*url.URL{{Scheme: "spiffe", Host: clusterID}},
+		NotBefore:             now.Add(-Backdate),
+		NotAfter:              now.Add(AuthorityLifetime),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
+	}
+}
+
+func serial() *big.Int {
+	b := make([]byte, 16)
+	rand.Read(b)
+	b[0] &= 0x7f // positive, and at most 20 bytes in DER
+	return new(big.Int).SetBytes(b)
+}
+
+// ClusterID returns the id that the authority was made for.
+func (a *Authority) ClusterID() string { return a.clusterID }
+
+// CertDER returns the authority's self-signed certificate.
+func (a *Authority) CertDER() []byte { return a.cert.Raw }
+
+// Pin returns the hash that tokens carry.
+func (a *Authority) Pin() Pin { return PinOf(a.cert) }
+
+// Pin is the SHA-256 of an authority's public key (SubjectPublicKeyInfo, DER).
+type Pin [sha256.Size]byte
+
+// PinOf returns the hash of a certificate's public key.
+func PinOf(c *x509.Certificate) Pin { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
+
+// Save writes key and certificate to one file in dir, mode 0600, atomically.
+func (a *Authority) Save(dir string) error {
+	b := bundle{key: a.key, certs: []*x509.Certificate{a.cert}}
+	if err := b.save(filepath.Join(dir, authorityFile)); err != nil {
+		return fmt.Errorf("save authority: %w", err)
+	}
+	return nil
+}
+
+// Load reads what Save wrote. The error is fs.ErrNotExist if this directory holds no authority.
+func Load(dir string) (*Authority, error) {
+	b, err := loadBundle(filepath.Join(dir, authorityFile))
+	if err != nil {
+		return nil, fmt.Errorf("load authority: %w", err)
+	}
+	return newAuthority(b)
+}
+
+func newAuthority(b bundle) (*Authority, error) {
+	cert := b.certs[0]
+	if !cert.IsCA || len(cert.URIs) != 1 || !part.MatchString(cert.URIs[0].Host) {
+		return nil, errors.New("load authority: certificate is not a cluster authority")
+	}
+	if !owns(b.key, cert) {
+		return nil, errors.New("load authority: key and certificate do not belong together")
+	}
+	return &Authority{clusterID: cert.URIs[0].Host, key: b.key, cert: cert}, nil
+}
+
+// SignCSR signs a certificate for the public key in csrDER. The request proves possession of the key; every
+// name is s's and none the request's. It returns the certificate in DER.
+func (a *Authority) SignCSR(csrDER []byte, s Subject) ([]byte, error) {
+	if err := a.checkSubject(s); err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	pub, err := requestKey(csrDER)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", s.NodeID, err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, a.nodeTemplate(s, time.Now()), a.cert, pub, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", s.NodeID, err)
+	}
+	return der, nil
+}
+
+func (a *Authority) checkSubject(s Subject) error {
+	if s.ClusterID != a.clusterID {
+		return fmt.Errorf("cluster id %q: this authority is of %q", s.ClusterID, a.clusterID)
+	}
+	return s.check()
+}
+
+func requestKey(csrDER []byte) (*ecdsa.PublicKey, error) {
+	csr, err := x509.ParseCertificateRequest(csrDER)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	pub, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	if !ok || pub.Curve != elliptic.P256() {
+		return nil, errors.New("certificate request: key is not ECDSA P-256")
+	}
+	return pub, nil
+}
+
+func (a *Authority) nodeTemplate(s Subject, now time.Time) *x509.Certificate {
+	life := a.Lifetime
+	if life == 0 {
+		life = NodeLifetime
+	}
+	end := now.Add(life)
+	if end.After(a.cert.NotAfter) {
+		end = a.cert.NotAfter
+	}
+	return &x509.Certificate{
+		SerialNumber:          serial(),
+		Subject:               pkix.Name{Organization: []string{s.ClusterID}, CommonName: s.NodeID},
+		URIs:                  []*url.URL{s.uri()},
+		DNSNames:              []string{ServerName(s.ClusterID)},
+		NotBefore:             now.Add(-Backdate),
+		NotAfter:              end,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+}
+
+// Issue makes a key and a certificate in one go: for the first node of a cluster, which has nobody to ask.
+func (a *Authority) Issue(s Subject) (*Identity, error) {
+	key, csr, err := NewKeyAndCSR()
+	if err != nil {
+		return nil, err
+	}
+	der, err := a.SignCSR(csr, s)
+	if err != nil {
+		return nil, err
+	}
+	return NewIdentity(key, [][]byte{der}, a.CertDER())
+}
