@@ -1,0 +1,199 @@
+package state
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"lorad/proto"
+)
+
+// Machine is the state. It is not safe for concurrent use: whoever owns it has the lock. Everything its views
+// return is shared and must not be written to.
+type Machine struct {
+	cluster *proto.Cluster
+	nodes   map[string]*proto.Node
+	tokens  map[string]*proto.Token
+	runs    map[string]*proto.Run
+}
+
+// New returns the state before the first command.
+func New() *Machine {
+	return &Machine{
+		nodes:  map[string]*proto.Node{},
+		tokens: map[string]*proto.Token{},
+		runs:   map[string]*proto.Run{},
+	}
+}
+
+// Result is what an accepted command led to.
+type Result struct {
+	Run     *proto.Run  // after a command about a run
+	Node    *proto.Node // as recorded, after PutNode and UseToken
+	Existed bool        // SubmitRun: the run was there already and stays as it is
+	Stale   bool        // Report: of a generation that is over; only what was known already was compared
+}
+
+// Apply carries out one command, or refuses it with an *Error and changes nothing. It keeps what the command points
+// to: the caller must not write to it afterwards.
+func (m *Machine) Apply(c *proto.Command) (Result, error) {
+	now := c.GetNowUnixMs()
+	switch do := c.GetDo().(type) {
+	case *proto.Command_PutCluster:
+		return m.putCluster(do.PutCluster.GetCluster())
+	case *proto.Command_PutNode:
+		return m.putNode(do.PutNode.GetNode(), now)
+	case *proto.Command_RemoveNode:
+		return m.removeNode(do.RemoveNode.GetId())
+	case *proto.Command_PutToken:
+		return m.putToken(do.PutToken.GetToken(), now)
+	case *proto.Command_UseToken:
+		return m.useToken(do.UseToken, now)
+	case *proto.Command_RemoveToken:
+		return m.removeToken(do.RemoveToken.GetId())
+	case *proto.Command_SubmitRun:
+		return m.submitRun(do.SubmitRun.GetSpec(), now)
+	case *proto.Command_StopRun:
+		return m.stopRun(do.StopRun, now)
+	case *proto.Command_ResumeRun:
+		return m.resumeRun(do.ResumeRun.GetRun())
+	case *proto.Command_GrantLease:
+		return m.grantLease(do.GrantLease, now)
+	case *proto.Command_Report:
+		return m.report(do.Report, now)
+	}
+	return Result{}, refuse(Invalid, "apply", "command",
+		"this version does not know it; upgrade the nodes before using what is new")
+}
+
+func (m *Machine) putCluster(c *proto.Cluster) (Result, error) {
+	if c.GetId() == "" {
+		return Result{}, refuse(Invalid, "put", "cluster", "it has no id")
+	}
+	if m.cluster != nil && m.cluster.Id != c.Id {
+		return Result{}, refuse(Illegal, "put", "cluster "+c.Id, "this is cluster %s, and a cluster never changes its id", m.cluster.Id)
+	}
+	m.cluster = c
+	return Result{}, nil
+}
+
+func (m *Machine) putNode(n *proto.Node, now int64) (Result, error) {
+	n, err := m.admit(n, now)
+	if err != nil {
+		return Result{}, err
+	}
+	m.nodes[n.Id] = n
+	return Result{Node: n}, nil
+}
+
+// admit gives the node as it would be recorded: with a name nobody else has and the time it first joined.
+func (m *Machine) admit(n *proto.Node, now int64) (*proto.Node, error) {
+	if n.GetId() == "" || n.GetAddr() == "" {
+		return nil, refuse(Invalid, "put", "node "+n.GetId(), "a node has an id and an address")
+	}
+	joined := now
+	if old := m.nodes[n.Id]; old != nil {
+		joined = old.JoinedUnixMs
+	}
+	return &proto.Node{
+		Id: n.Id, Name: m.freeName(n), Addr: n.Addr, Voter: n.Voter, Cores: n.Cores, MemoryBytes: n.MemoryBytes,
+		Engine: n.Engine, Version: n.Version, JoinedUnixMs: joined,
+	}, nil
+}
+
+// freeName is the name the node asks for, or that name with the first number that makes it unique: three nodes on
+// one host are normal, and a refusal would only make people invent the numbers themselves.
+func (m *Machine) freeName(n *proto.Node) string {
+	want := n.Name
+	if want == "" {
+		want = n.Id
+	}
+	taken := map[string]bool{}
+	for _, o := range m.nodes {
+		taken[o.Name] = taken[o.Name] || o.Id != n.Id
+	}
+	if old := m.nodes[n.Id]; old != nil && numbered(old.Name, want) {
+		return old.Name // it was given that number before
+	}
+	name := want
+	for k := 2; taken[name]; k++ {
+		name = fmt.Sprintf("%s-%d", want, k)
+	}
+	return name
+}
+
+// numbered reports whether name is want, or want with a number that freeName added.
+func numbered(name, want string) bool {
+	rest, ok := strings.CutPrefix(name, want)
+	return ok && (rest == "" || len(rest) > 1 && rest[0] == '-' && strings.Trim(rest[1:], "0123456789") == "")
+}
+
+func (m *Machine) removeNode(id string) (Result, error) {
+	n := m.nodes[id]
+	if n == nil {
+		return Result{}, refuse(Unknown, "remove", "node "+id, "it is not in the cluster")
+	}
+	delete(m.nodes, id)
+	return Result{Node: n}, nil
+}
+
+// Cluster is the cluster's own record, nil before the first node wrote it.
+func (m *Machine) Cluster() *proto.Cluster { return m.cluster }
+
+// Node returns one node, or nil.
+func (m *Machine) Node(id string) *proto.Node { return m.nodes[id] }
+
+// Nodes returns all nodes, sorted by id.
+func (m *Machine) Nodes() []*proto.Node { return sorted(m.nodes) }
+
+// Token returns one token, or nil.
+func (m *Machine) Token(id string) *proto.Token { return m.tokens[id] }
+
+// Run returns one run by its exact id, or nil.
+func (m *Machine) Run(id string) *proto.Run { return m.runs[id] }
+
+// Runs returns all runs, the oldest first.
+func (m *Machine) Runs() []*proto.Run {
+	runs := sorted(m.runs)
+	slices.SortStableFunc(runs, func(a, b *proto.Run) int {
+		return int(min(1, max(-1, a.Spec.SubmittedUnixMs-b.Spec.SubmittedUnixMs)))
+	})
+	return runs
+}
+
+// FindRun returns the run that people call name: its id, a prefix that only it has, or its name, where the run
+// submitted last wins because it is the one people talk about.
+func (m *Machine) FindRun(name string) (*proto.Run, error) {
+	if r := m.runs[name]; r != nil {
+		return r, nil
+	}
+	var prefix []string
+	var named *proto.Run
+	for _, r := range m.Runs() {
+		if r.Spec.Name == name {
+			named = r
+		}
+		if name != "" && strings.HasPrefix(r.Spec.Run, name) {
+			prefix = append(prefix, r.Spec.Run)
+		}
+	}
+	switch {
+	case named != nil:
+		return named, nil
+	case len(prefix) == 1:
+		return m.runs[prefix[0]], nil
+	case len(prefix) > 1:
+		return nil, refuse(Ambiguous, "find", "run "+name, "%s all begin so: give more of the id", strings.Join(prefix, ", "))
+	}
+	return nil, refuse(Unknown, "find", "run "+name, "no run has this id or name: `lorad runs ls` lists them")
+}
+
+func sorted[V any](m map[string]V) []V {
+	list := make([]V, 0, len(m))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, m[k])
+	}
+	return list
+}
+

@@ -1,0 +1,98 @@
+package state
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"maps"
+	"slices"
+
+	"lorad/proto"
+)
+
+// A dead token is kept for a day, so that whoever tries it is told why it does not work.
+const tokenGraveMs = 24 * 3600 * 1000
+
+func (m *Machine) putToken(t *proto.Token, now int64) (Result, error) {
+	if t.GetId() == "" || len(t.GetSecretSha256()) != 32 || t.GetUsesLeft() == 0 {
+		return Result{}, refuse(Invalid, "put", "token "+t.GetId(), "a token has an id, the SHA-256 of its secret and at least one use")
+	}
+	if m.tokens[t.Id] != nil {
+		return Result{}, refuse(Illegal, "put", "token "+t.Id, "it exists, and a token is made once")
+	}
+	m.bury(now)
+	m.tokens[t.Id] = t
+	return Result{}, nil
+}
+
+// bury forgets the tokens that expired long ago.
+func (m *Machine) bury(now int64) {
+	maps.DeleteFunc(m.tokens, func(_ string, t *proto.Token) bool { return now-t.ExpiresUnixMs > tokenGraveMs })
+}
+
+// useToken checks the token, takes one use from it and records the node, all or nothing. The same key may come
+// again: its first reply may have been lost with a leader.
+func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
+	t, err := m.check(u, now)
+	if err != nil {
+		return Result{}, err
+	}
+	want := u.GetNode()
+	if want != nil {
+		want = &proto.Node{
+			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: t.Voter, Cores: want.Cores,
+			MemoryBytes: want.MemoryBytes, Engine: want.Engine, Version: want.Version,
+		}
+	}
+	n, err := m.admit(want, now)
+	if err != nil {
+		return Result{}, err
+	}
+	if !usedBy(t, u.KeySha256) {
+		m.tokens[t.Id] = spend(t, u.KeySha256)
+	}
+	m.nodes[n.Id] = n
+	return Result{Node: n}, nil
+}
+
+func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {
+	t := m.tokens[u.GetId()]
+	subject := "token " + u.GetId()
+	const fix = "make another one with `lorad token` on any node"
+	switch {
+	case t == nil:
+		return nil, refuse(Unknown, "use", subject, "no such token: check that the whole of it was pasted, or %s", fix)
+	case subtle.ConstantTimeCompare(t.SecretSha256, u.SecretSha256) != 1:
+		return nil, refuse(Mismatch, "use", subject, "the secret is not the token's: check that the whole of it was pasted")
+	case now >= t.ExpiresUnixMs:
+		return nil, refuse(Expired, "use", subject, "it expired %d s ago: %s", (now-t.ExpiresUnixMs)/1000, fix)
+	case usedBy(t, u.KeySha256):
+		return t, nil
+	case t.UsesLeft == 0:
+		return nil, refuse(UsedUp, "use", subject, "all its uses are spent: %s", fix)
+	}
+	return t, nil
+}
+
+func usedBy(t *proto.Token, key []byte) bool {
+	return len(key) > 0 && slices.ContainsFunc(t.UsedBy, func(k []byte) bool { return bytes.Equal(k, key) })
+}
+
+// spend is the token after one more use by the key.
+func spend(t *proto.Token, key []byte) *proto.Token {
+	next := &proto.Token{
+		Id: t.Id, SecretSha256: t.SecretSha256, ExpiresUnixMs: t.ExpiresUnixMs, UsesLeft: t.UsesLeft - 1,
+		Voter: t.Voter, UsedBy: t.UsedBy,
+	}
+	if len(key) > 0 {
+		next.UsedBy = append(slices.Clip(t.UsedBy), key)
+	}
+	return next
+}
+
+func (m *Machine) removeToken(id string) (Result, error) {
+	if m.tokens[id] == nil {
+		return Result{}, refuse(Unknown, "remove", "token "+id, "no such token")
+	}
+	delete(m.tokens, id)
+	return Result{}, nil
+}
