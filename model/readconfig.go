@@ -1,0 +1,305 @@
+package model
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// supported names what ReadConfig accepts, for its errors.
+const supported = "supported: llama, and mistral without sliding window"
+
+// jsonConfig is config.json as transformers v4 and v5 write it. Pointers tell an absent key from a zero.
+type jsonConfig struct {
+	Architectures       []string        `json:"architectures"`
+	ModelType           string          `json:"model_type"`
+	VocabSize           int             `json:"vocab_size"`
+	HiddenSize          int             `json:"hidden_size"`
+	IntermediateSize    int             `json:"intermediate_size"`
+	NumLayers           int             `json:"num_hidden_layers"`
+	NumHeads            int             `json:"num_attention_heads"`
+	NumKVHeads          *int            `json:"num_key_value_heads"`
+	HeadDim             *int            `json:"head_dim"`
+	HiddenAct           *string         `json:"hidden_act"`
+	RMSNormEps          *float64        `json:"rms_norm_eps"`
+	MaxPosition         *int            `json:"max_position_embeddings"`
+	RopeTheta           *float64        `json:"rope_theta"`
+	RopeScaling         json.RawMessage `json:"rope_scaling"`
+	RopeParameters      json.RawMessage `json:"rope_parameters"`
+	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
+	TieEmbeddings       bool            `json:"tie_word_embeddings"`
+	AttentionBias       bool            `json:"attention_bias"`
+	AttentionDropout    float64         `json:"attention_dropout"`
+	MLPBias             bool            `json:"mlp_bias"`
+	SlidingWindow       *int            `json:"sliding_window"`
+	BOS                 json.RawMessage `json:"bos_token_id"`
+	EOS                 json.RawMessage `json:"eos_token_id"`
+	Pad                 json.RawMessage `json:"pad_token_id"`
+	TorchDType          string          `json:"torch_dtype"`
+	DType               string          `json:"dtype"`
+	Quantization        json.RawMessage `json:"quantization_config"`
+}
+
+type jsonRope struct {
+	Type                string   `json:"type"`
+	RopeType            string   `json:"rope_type"`
+	Theta               *float64 `json:"rope_theta"`
+	Factor              float64  `json:"factor"`
+	LowFreqFactor       float64  `json:"low_freq_factor"`
+	HighFreqFactor      float64  `json:"high_freq_factor"`
+	OriginalMaxPosition int      `json:"original_max_position_embeddings"`
+	PartialRotaryFactor *float64 `json:"partial_rotary_factor"`
+}
+
+// ReadConfig parses a config.json. Defaults for absent keys are those of transformers' LlamaConfig.
+// What is not exactly Llama-shaped is refused by name.
+func ReadConfig(data []byte) (Config, error) {
+	var j jsonConfig
+	if err := json.Unmarshal(data, &j); err != nil {
+		return Config{}, fmt.Errorf("read config.json: %w", err)
+	}
+	if err := j.checkSupported(); err != nil {
+		return Config{}, fmt.Errorf("read config.json: %w", err)
+	}
+	c, err := j.config()
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read config.json: %w", err)
+	}
+	return c, nil
+}
+
+func (j *jsonConfig) checkSupported() error {
+	arch := map[string]string{"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}[j.ModelType]
+	switch {
+	case arch == "":
+		return fmt.Errorf("model_type %q is not supported; %s", j.ModelType, supported)
+	case len(j.Architectures) > 0 && j.Architectures[0] != arch:
+		return fmt.Errorf("architectures %q is not supported; %s", j.Architectures, supported)
+	case j.ModelType == "mistral" && j.SlidingWindow != nil:
+		return fmt.Errorf("sliding_window %d is not supported; %s", *j.SlidingWindow, supported)
+	case j.HiddenAct != nil && *j.HiddenAct != "silu":
+		return fmt.Errorf("hidden_act %q is not supported; supported: silu", *j.HiddenAct)
+	case j.AttentionDropout != 0:
+		return fmt.Errorf("attention_dropout %v is not supported; supported: 0", j.AttentionDropout)
+	case j.PartialRotaryFactor != nil && *j.PartialRotaryFactor != 1:
+		return fmt.Errorf("partial_rotary_factor %v is not supported; supported: 1", *j.PartialRotaryFactor)
+	case !isNull(j.Quantization):
+		return errors.New("quantization_config: quantised weights are not supported; use the model's f32, f16 or bf16 folder")
+	}
+	return nil
+}
+
+func (j *jsonConfig) config() (Config, error) {
+	c := Config{
+		Architecture: "LlamaForCausalLM",
+		VocabSize:    j.VocabSize, HiddenSize: j.HiddenSize, IntermediateSize: j.IntermediateSize,
+		NumLayers: j.NumLayers, NumHeads: j.NumHeads, NumKVHeads: or(j.NumKVHeads, j.NumHeads),
+		RMSNormEps: or(j.RMSNormEps, 1e-6), MaxPosition: or(j.MaxPosition, 2048),
+		TieEmbeddings: j.TieEmbeddings, AttentionBias: j.AttentionBias, MLPBias: j.MLPBias,
+		DType: cmp.Or(j.DType, j.TorchDType),
+	}
+	if j.HeadDim != nil {
+		c.HeadDim = *j.HeadDim
+	} else if c.NumHeads > 0 {
+		if c.HiddenSize%c.NumHeads != 0 {
+			return c, fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d and head_dim is not given", c.HiddenSize, c.NumHeads)
+		}
+		c.HeadDim = c.HiddenSize / c.NumHeads
+	}
+	if err := j.specialIDs(&c); err != nil {
+		return c, err
+	}
+	return c, j.rope(&c)
+}
+
+// specialIDs reads the ids, where an absent key has LlamaConfig's default and null means none.
+func (j *jsonConfig) specialIDs(c *Config) (err error) {
+	one := func(raw json.RawMessage, name string, absent int) int {
+		ids, e := parseIDs(raw, name)
+		if e != nil {
+			err = e
+		}
+		if raw == nil {
+			return absent
+		}
+		if len(ids) == 0 {
+			return -1
+		}
+		return ids[0]
+	}
+	c.BOS, c.Pad = one(j.BOS, "bos_token_id", 1), one(j.Pad, "pad_token_id", -1)
+	if err != nil {
+		return err
+	}
+	if j.EOS == nil {
+		c.EOS = []int{2}
+		return nil
+	}
+	c.EOS, err = parseIDs(j.EOS, "eos_token_id")
+	return err
+}
+
+// parseIDs reads null, one id or a list of ids. A negative id (some configs say -1 for "none") is left out.
+func parseIDs(raw json.RawMessage, name string) ([]int, error) {
+	if isNull(raw) {
+		return nil, nil
+	}
+	var ids []int
+	if raw[0] != '[' {
+		raw = append(append([]byte{'['}, raw...), ']')
+	}
+	if err := json.Unmarshal(raw, &ids); err != nil {
+		return nil, fmt.Errorf("%s: not an id, a list of ids or null: %w", name, err)
+	}
+	kept := ids[:0]
+	for _, id := range ids {
+		if id >= 0 {
+			kept = append(kept, id)
+		}
+	}
+	return kept, nil
+}
+
+// rope reads v4's rope_theta and rope_scaling, or v5's rope_parameters, which holds both.
+func (j *jsonConfig) rope(c *Config) error {
+	key, raw := "rope_scaling", j.RopeScaling
+	if !isNull(j.RopeParameters) {
+		key, raw = "rope_parameters", j.RopeParameters
+	}
+	c.RopeTheta = or(j.RopeTheta, 10000)
+	if isNull(raw) {
+		return nil
+	}
+	var r jsonRope
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if r.PartialRotaryFactor != nil && *r.PartialRotaryFactor != 1 {
+		return fmt.Errorf("%s: partial_rotary_factor %v is not supported; supported: 1", key, *r.PartialRotaryFactor)
+	}
+	c.RopeTheta = or(r.Theta, c.RopeTheta)
+	kind := cmp.Or(r.RopeType, r.Type)
+	if kind == "" && r.Factor == 0 {
+		kind = "default"
+	}
+	switch kind {
+	case "default":
+	case "linear":
+		c.RopeScaling = RopeScaling{Type: kind, Factor: r.Factor}
+	case "llama3":
+		c.RopeScaling = RopeScaling{kind, r.Factor, r.LowFreqFactor, r.HighFreqFactor, r.OriginalMaxPosition}
+	default:
+		return fmt.Errorf("%s: rope type %q is not supported; supported: default, linear, llama3", key, kind)
+	}
+	return nil
+}
+
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || bytes.Equal(raw, []byte("null")) }
+
+func or[T any](p *T, absent T) T {
+	if p == nil {
+		return absent
+	}
+	return *p
+}
+
+// Validate refuses dimensions that cannot be a model, before anything is allocated for them.
+func (c Config) Validate() error {
+	const limit = 1 << 24
+	for _, d := range []struct {
+		name  string
+		value int
+	}{
+		{"vocab_size", c.VocabSize}, {"hidden_size", c.HiddenSize}, {"intermediate_size", c.IntermediateSize},
+		{"num_hidden_layers", c.NumLayers}, {"num_attention_heads", c.NumHeads}, {"num_key_value_heads", c.NumKVHeads},
+		{"head_dim", c.HeadDim}, {"max_position_embeddings", c.MaxPosition},
+	} {
+		if d.value < 1 || d.value > limit {
+			return fmt.Errorf("%s: %d is missing or not in 1..%d", d.name, d.value, limit)
+		}
+	}
+	if c.NumLayers > 4096 || c.NumHeads > limit/c.HeadDim {
+		return fmt.Errorf("num_hidden_layers %d, num_attention_heads %d of head_dim %d: too large", c.NumLayers, c.NumHeads, c.HeadDim)
+	}
+	if c.NumHeads%c.NumKVHeads != 0 {
+		return fmt.Errorf("num_attention_heads %d is not a multiple of num_key_value_heads %d", c.NumHeads, c.NumKVHeads)
+	}
+	if c.HeadDim%2 != 0 {
+		return fmt.Errorf("head_dim %d is odd; rotary positions turn pairs", c.HeadDim)
+	}
+	if !(c.RMSNormEps > 0 && c.RMSNormEps < 1) {
+		return fmt.Errorf("rms_norm_eps: %v is not in (0, 1)", c.RMSNormEps)
+	}
+	if !(c.RopeTheta > 0) || math.IsInf(c.RopeTheta, 0) {
+		return fmt.Errorf("rope_theta: %v is not positive", c.RopeTheta)
+	}
+	if err := c.validateIDs(); err != nil {
+		return err
+	}
+	return c.RopeScaling.validate()
+}
+
+func (c Config) validateIDs() error {
+	for _, id := range append([]int{c.BOS, c.Pad}, c.EOS...) {
+		if id >= c.VocabSize {
+			return fmt.Errorf("special token id %d is outside vocab_size %d", id, c.VocabSize)
+		}
+	}
+	return nil
+}
+
+func (r RopeScaling) validate() error {
+	switch {
+	case r.Type == "" || r.Type == "default":
+		return nil
+	case !(r.Factor > 0) || math.IsInf(r.Factor, 0):
+		return fmt.Errorf("rope scaling %q: factor %v is not positive", r.Type, r.Factor)
+	case r.Type == "llama3" && !(r.LowFreqFactor > 0 && r.HighFreqFactor > r.LowFreqFactor):
+		return fmt.Errorf("rope scaling llama3: want 0 < low_freq_factor %v < high_freq_factor %v", r.LowFreqFactor, r.HighFreqFactor)
+	case r.Type == "llama3" && r.OriginalMaxPosition < 1:
+		return errors.New("rope scaling llama3: original_max_position_embeddings is missing")
+	}
+	return nil
+}
+
+// TensorSpec is the name and shape of one weight.
+type TensorSpec struct {
+	Name  string
+	Shape []int
+}
+
+// Tensors lists the weights of a model of this shape under their Hugging Face names: embedding, layers, norm, head.
+// A tied head is not among them. Linear weights are [out, in].
+func (c Config) Tensors() []TensorSpec {
+	specs := []TensorSpec{{"model.embed_tokens.weight", []int{c.VocabSize, c.HiddenSize}}}
+	linear := func(name string, out, in int, bias bool) {
+		specs = append(specs, TensorSpec{name + ".weight", []int{out, in}})
+		if bias {
+			specs = append(specs, TensorSpec{name + ".bias", []int{out}})
+		}
+	}
+	q, kv := c.NumHeads*c.HeadDim, c.NumKVHeads*c.HeadDim
+	for i := range c.NumLayers {
+		p := fmt.Sprintf("model.layers.%d.", i)
+		specs = append(specs, TensorSpec{p + "input_layernorm.weight", []int{c.HiddenSize}})
+		linear(p+"self_attn.q_proj", q, c.HiddenSize, c.AttentionBias)
+		linear(p+"self_attn.k_proj", kv, c.HiddenSize, c.AttentionBias)
+		linear(p+"self_attn.v_proj", kv, c.HiddenSize, c.AttentionBias)
+		linear(p+"self_attn.o_proj", c.HiddenSize, q, c.AttentionBias)
+		specs = append(specs, TensorSpec{p + "post_attention_layernorm.weight", []int{c.HiddenSize}})
+		linear(p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		linear(p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		linear(p+"mlp.down_proj", c.HiddenSize, c.IntermediateSize, c.MLPBias)
+	}
+	specs = append(specs, TensorSpec{"model.norm.weight", []int{c.HiddenSize}})
+	if !c.TieEmbeddings {
+		linear("lm_head", c.VocabSize, c.HiddenSize, false)
+	}
+	return specs
+}
