@@ -1,0 +1,91 @@
+// Package cpu is kernel.Ops in float32 for the processors that lorad runs on: Go assembly for amd64 with AVX-512 or with AVX2 and
+// FMA, plain Go elsewhere.
+//
+// Matrix products are tiles of registers under one driver (gemm.go): a tile multiplies a few rows of A, read in place through two
+// strides, with a narrow panel of B, packed so that one vector load follows the other. Transposes are only a matter of strides and
+// packing; ragged edges go through a scratch tile.
+//
+// Bits are a function of the arguments and the level alone. Each element of C is summed in the order of k, in blocks whose length follows from
+// k; threads share out tiles, never sums. AVX2 and AVX-512 do the same fused operations on each element and give the same bits.
+//
+// Why not cgo and a BLAS: users would need a C compiler, and the libraries at hand either change their sums with the number of threads or
+// are slower at LoRA's shapes (a rank of 16 beside thousands of rows). Why not simd/archsimd: experimental, amd64 only and spills its sums.
+package cpu
+
+import (
+	"fmt"
+	"sync"
+
+	"lorad/engine/kernel"
+)
+
+// Level names an instruction set.
+type Level int
+
+// Levels, from the one that runs anywhere to the fastest.
+const (
+	Go Level = iota
+	AVX2
+	AVX512
+)
+
+func (l Level) String() string {
+	switch l {
+	case Go:
+		return "go"
+	case AVX2:
+		return "avx2"
+	case AVX512:
+		return "avx512"
+	}
+	return fmt.Sprintf("Level(%d)", int(l))
+}
+
+// Available lists the levels of this machine, the best last.
+func Available() []Level {
+	all := []Level{Go}
+	for _, l := range []Level{AVX2, AVX512} {
+		if supported(l) {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// Ops implements kernel.Ops[float32]. What it does not override is the reference's.
+type Ops struct {
+	kernel.Ref[float32]
+	level   Level
+	kernels kernels
+	team    *team
+	scratch sync.Pool // of *scratch
+}
+
+var _ kernel.Ops[float32] = (*Ops)(nil)
+
+// New returns the best operations for this machine, on so many threads (at least one).
+func New(threads int) kernel.Ops[float32] {
+	levels := Available()
+	o, err := NewLevel(threads, levels[len(levels)-1])
+	if err != nil { // Available has just said otherwise
+		panic(err)
+	}
+	return o
+}
+
+// NewLevel forces a level: for tests, and where unlike machines are to compute the same bits.
+func NewLevel(threads int, level Level) (*Ops, error) {
+	if level != Go && !supported(level) {
+		return nil, fmt.Errorf("cpu level %s: not supported by this machine: choose one of %v", level, Available())
+	}
+	return &Ops{level: level, kernels: kernelsOf(level), team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
+}
+
+// Level is the instruction set in use.
+func (o *Ops) Level() Level { return o.level }
+
+// Threads is the number of threads that Gemm and Parallel use at most.
+func (o *Ops) Threads() int { return o.team.threads }
+
+// Parallel shares f(0) .. f(n-1) among the threads.
+func (o *Ops) Parallel(n int, f func(i int)) { o.team.run(n, f) }

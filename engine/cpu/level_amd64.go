@@ -1,0 +1,27 @@
+package cpu
+
+import "golang.org/x/sys/cpu"
+
+// supported asks the processor and the operating system (which must save the wide registers).
+func supported(l Level) bool {
+	switch l {
+	case Go:
+		return true
+	case AVX2:
+		return cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	case AVX512:
+		return supported(AVX2) && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL
+	}
+	return false
+}
+
+func kernelsOf(l Level) kernels {
+	switch l {
+	case AVX512:
+		return kernels{wide: tile{8, 32, tile8x32}, narrow: tile{8, 16, tile8x16}, transpose: transposer{16, transpose16}}
+	case AVX2:
+		t := tile{6, 16, tile6x16}
+		return kernels{wide: t, narrow: t, transpose: transposer{8, transpose8}}
+	}
+	return kernelsGo()
+}

@@ -1,0 +1,7 @@
+//go:build !amd64
+
+package cpu
+
+func supported(l Level) bool { return l == Go }
+
+func kernelsOf(Level) kernels { return kernelsGo() }

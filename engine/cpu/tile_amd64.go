@@ -1,0 +1,16 @@
+package cpu
+
+//go:noescape
+func tile8x32(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+
+//go:noescape
+func tile8x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+
+//go:noescape
+func tile6x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+
+//go:noescape
+func transpose16(k int, src *float32, ld int, dst *float32, ds int)
+
+//go:noescape
+func transpose8(k int, src *float32, ld int, dst *float32, ds int)
