@@ -1,0 +1,280 @@
+package job
+
+import (
+	"slices"
+	"strings"
+)
+
+// Key describes one canonical key.
+type Key struct {
+	Name    string
+	Aliases []string
+	Type    string // in words: string, whole number, number, true or false, list ...
+	Section string // heading in the example file
+	Doc     string
+	Values  []string // what a string may be; nil = anything
+	Only    string   // adapter kind the key belongs to; "" = both
+}
+
+// key is a row of the table: T is the struct that the key is kept in.
+type key[T any] struct {
+	Key
+	at    func(*T) any // pointer to the field: *string, *int, *uint64, *float64, *bool, *Targets or *[]Dataset
+	check func(v any) string
+	words map[string]string // other spellings of the values
+}
+
+// alias is another name of a key whose values are spelt differently.
+type alias struct {
+	name, key string
+	value     map[string]string // value under the alias -> value under the key; "" = as if it were not there
+	refuse    string            // said of every other value
+}
+
+// none is a key of other tools that changes nothing here, or would, and is then refused with the reason.
+type none struct {
+	name string
+	ok   []string // values that change nothing; nil = all
+	why  string
+}
+
+// Keys lists the canonical keys of a job in the order in which YAML writes them, those of a data set last, as
+// datasets[].NAME.
+func Keys() []Key {
+	out := described(jobKeys())
+	for _, k := range described(datasetKeys()) {
+		k.Name = "datasets[]." + k.Name
+		out = append(out, k)
+	}
+	return out
+}
+
+func described[T any](keys []key[T]) []Key {
+	var zero T
+	out := make([]Key, len(keys))
+	for i, k := range keys {
+		out[i] = k.Key
+		out[i].Type = strings.TrimPrefix(typeName(k.at(&zero)), "a ")
+	}
+	return out
+}
+
+func jobKeys() []key[Job] {
+	return slices.Concat(modelKeys(), loraKeys(), dataKeys(), batchKeys(), optimKeys(), outputKeys())
+}
+
+type row = key[Job]
+
+func modelKeys() []row {
+	const s = "Model"
+	return []row{
+		{Key: Key{Name: "name", Aliases: []string{"run_name"}, Section: s,
+			Doc: "name of the run, for people"}, at: func(j *Job) any { return &j.Name }, check: oneLine},
+		{Key: Key{Name: "base_model", Aliases: []string{"model_name_or_path", "model", "base_model_name_or_path"}, Section: s,
+			Doc: "Hugging Face folder of a Llama-type model"}, at: func(j *Job) any { return &j.BaseModel }, check: oneLine},
+		{Key: Key{Name: "adapter", Aliases: []string{"finetuning_type"}, Section: s, Values: []string{LoRA, Full},
+			Doc: "lora trains an adapter on a frozen base, full trains all weights"}, at: func(j *Job) any { return &j.Adapter }},
+		{Key: Key{Name: "init", Section: s, Values: []string{"", InitRandom}, Only: Full,
+			Doc: "random draws the weights from the seed (adapter: full, a base folder without weights)"}, at: func(j *Job) any { return &j.Init }},
+		{Key: Key{Name: "dtype", Aliases: []string{"torch_dtype"}, Section: s, Values: []string{"f32"},
+			Doc: "type that is computed in"}, at: func(j *Job) any { return &j.DType },
+			words: map[string]string{"float32": "f32", "fp32": "f32", "float": "f32", "auto": "f32"}},
+	}
+}
+
+func loraKeys() []row {
+	const s = "LoRA"
+	return []row{
+		{Key: Key{Name: "lora_r", Aliases: []string{"lora_rank", "r"}, Section: s, Only: LoRA,
+			Doc: "rank of the update"}, at: func(j *Job) any { return &j.LoraR }, check: intIn(1, 4096)},
+		{Key: Key{Name: "lora_alpha", Section: s, Only: LoRA,
+			Doc: "the update is scaled by alpha / r"}, at: func(j *Job) any { return &j.LoraAlpha }, check: positive},
+		{Key: Key{Name: "lora_dropout", Section: s, Only: LoRA,
+			Doc: "dropout on the input of the update, from 0 to below 1"}, at: func(j *Job) any { return &j.LoraDropout }, check: below1},
+		{Key: Key{Name: "lora_target_modules", Aliases: []string{"lora_target", "target_modules"}, Section: s, Only: LoRA,
+			Doc: "list of module names, one regular expression, or all-linear"}, at: func(j *Job) any { return &j.LoraTargetModules }},
+		{Key: Key{Name: "lora_init", Aliases: []string{"peft_init_lora_weights", "init_lora_weights"}, Section: s, Only: LoRA,
+			Values: []string{LoRAInitDefault, LoRAInitGaussian},
+			Doc:    "how A is drawn (B starts at zero): PEFT's default or gaussian"}, at: func(j *Job) any { return &j.LoraInit },
+			words: map[string]string{"true": LoRAInitDefault, "kaiming": LoRAInitDefault}},
+		{Key: Key{Name: "peft_use_rslora", Aliases: []string{"use_rslora"}, Section: s, Only: LoRA,
+			Doc: "scale by alpha / sqrt(r) instead (rank-stabilised LoRA)"}, at: func(j *Job) any { return &j.PeftUseRSLoRA }},
+		{Key: Key{Name: "lora_model_dir", Aliases: []string{"resume_adapter_file", "adapter_name_or_path"}, Section: s, Only: LoRA,
+			Doc: "PEFT folder with the adapter to start from"}, at: func(j *Job) any { return &j.LoraModelDir }, check: oneLine},
+	}
+}
+
+func dataKeys() []row {
+	const s = "Data"
+	return []row{
+		{Key: Key{Name: "datasets", Aliases: []string{"dataset", "data"}, Section: s,
+			Doc: "JSONL files to train on; the format is found from the keys of the records"}, at: func(j *Job) any { return &j.Datasets }},
+		{Key: Key{Name: "test_datasets", Aliases: []string{"eval_dataset"}, Section: s,
+			Doc: "JSONL files to evaluate on, instead of val_set_size"}, at: func(j *Job) any { return &j.TestDatasets }},
+		{Key: Key{Name: "val_set_size", Aliases: []string{"val_size"}, Section: s,
+			Doc: "examples kept back for evaluation: a fraction below 1, or a number"}, at: func(j *Job) any { return &j.ValSetSize }, check: countOrFraction},
+		{Key: Key{Name: "sequence_len", Aliases: []string{"cutoff_len", "max_seq_length", "max_length", "max_seq_len"}, Section: s,
+			Doc: "longest example, in tokens"}, at: func(j *Job) any { return &j.SequenceLen }, check: intIn(2, 1<<20)},
+		{Key: Key{Name: "excess_length_strategy", Section: s, Values: []string{"truncate", "drop", "raise"},
+			Doc: "what to do with a longer one: truncate, drop or raise (stop with an error)"}, at: func(j *Job) any { return &j.ExcessLengthStrategy }},
+		{Key: Key{Name: "train_on_inputs", Aliases: []string{"train_on_prompt"}, Section: s,
+			Doc: "learn the prompt too, not only the answer"}, at: func(j *Job) any { return &j.TrainOnInputs }},
+		{Key: Key{Name: "curriculum", Section: s, Values: []string{"none", "sorted", "paced"},
+			Doc: "order of the examples: none (shuffled), sorted (easy first) or paced (the pool grows from easy to all)"}, at: func(j *Job) any { return &j.Curriculum }},
+		{Key: Key{Name: "difficulty", Section: s,
+			Doc: "heuristic (words/100 + distinct words/words), or column:NAME"}, at: func(j *Job) any { return &j.Difficulty }, check: difficulty},
+	}
+}
+
+func batchKeys() []row {
+	const s = "Steps"
+	return []row{
+		{Key: Key{Name: "micro_batch_size", Aliases: []string{"per_device_train_batch_size", "batch_size"}, Section: s,
+			Doc: "examples in one micro-batch, the piece of work of one node"}, at: func(j *Job) any { return &j.MicroBatchSize }, check: intIn(1, 1<<20)},
+		{Key: Key{Name: "global_batch_size", Section: s,
+			Doc: "examples in one step, whatever the number of nodes; micro_batch_size * gradient_accumulation_steps if not given"}, at: func(j *Job) any { return &j.GlobalBatchSize }, check: intIn(1, 1<<24)},
+		{Key: Key{Name: "gradient_accumulation_steps", Aliases: []string{"grad_accumulation_steps"}, Section: s,
+			Doc: "micro-batches in one step: global_batch_size / micro_batch_size, rounded up"}, at: func(j *Job) any { return &j.GradientAccumulation }, check: intIn(1, 1<<20)},
+		{Key: Key{Name: "num_epochs", Aliases: []string{"num_train_epochs", "epochs"}, Section: s,
+			Doc: "passes over the data; fractions are fine"}, at: func(j *Job) any { return &j.NumEpochs }, check: positive},
+		{Key: Key{Name: "max_steps", Aliases: []string{"iters"}, Section: s,
+			Doc: "steps; when above 0 it wins over num_epochs"}, at: func(j *Job) any { return &j.MaxSteps }, check: intIn(0, 1<<40),
+			words: map[string]string{"-1": "0"}},
+	}
+}
+
+func optimKeys() []row {
+	const s = "Optimiser"
+	return []row{
+		{Key: Key{Name: "optimizer", Aliases: []string{"optim"}, Section: s, Values: []string{"adamw"},
+			Doc: "AdamW as in torch"}, at: func(j *Job) any { return &j.Optimizer },
+			words: map[string]string{"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw"}},
+		{Key: Key{Name: "learning_rate", Aliases: []string{"lr"}, Section: s,
+			Doc: "peak learning rate"}, at: func(j *Job) any { return &j.LearningRate }, check: positive},
+		{Key: Key{Name: "lr_scheduler", Aliases: []string{"lr_scheduler_type"}, Section: s, Values: []string{"cosine", "linear", "constant"},
+			Doc: "after the warm-up: cosine or linear to zero, or constant"}, at: func(j *Job) any { return &j.LRScheduler },
+			words: map[string]string{"constant_with_warmup": "constant"}},
+		{Key: Key{Name: "warmup_steps", Section: s,
+			Doc: "steps of linear warm-up"}, at: func(j *Job) any { return &j.WarmupSteps }, check: intIn(0, 1<<40)},
+		{Key: Key{Name: "warmup_ratio", Section: s,
+			Doc: "the same as a fraction of all steps"}, at: func(j *Job) any { return &j.WarmupRatio }, check: below1},
+		{Key: Key{Name: "weight_decay", Section: s,
+			Doc: "decoupled weight decay"}, at: func(j *Job) any { return &j.WeightDecay }, check: notNegative},
+		{Key: Key{Name: "adam_beta1", Aliases: []string{"beta1"}, Section: s, Doc: "decay of the first moment"}, at: func(j *Job) any { return &j.AdamBeta1 }, check: below1},
+		{Key: Key{Name: "adam_beta2", Aliases: []string{"beta2"}, Section: s, Doc: "decay of the second moment"}, at: func(j *Job) any { return &j.AdamBeta2 }, check: below1},
+		{Key: Key{Name: "adam_epsilon", Aliases: []string{"adam_eps"}, Section: s, Doc: "added to the root of the second moment"}, at: func(j *Job) any { return &j.AdamEpsilon }, check: positive},
+		{Key: Key{Name: "max_grad_norm", Aliases: []string{"clip_grad_norm"}, Section: s,
+			Doc: "the gradient is scaled down to this L2 norm; 0 = never"}, at: func(j *Job) any { return &j.MaxGradNorm }, check: notNegative},
+		{Key: Key{Name: "seed", Aliases: []string{"random_seed"}, Section: s,
+			Doc: "of every random draw"}, at: func(j *Job) any { return &j.Seed }},
+	}
+}
+
+func outputKeys() []row {
+	const s = "Output"
+	return []row{
+		{Key: Key{Name: "output_dir", Aliases: []string{"adapter_path"}, Section: s,
+			Doc: "folder for the adapter, checkpoints and logs"}, at: func(j *Job) any { return &j.OutputDir }, check: oneLine},
+		{Key: Key{Name: "logging_steps", Aliases: []string{"log_every_n_steps", "steps_per_report"}, Section: s,
+			Doc: "steps between log lines"}, at: func(j *Job) any { return &j.LoggingSteps }, check: intIn(1, 1<<40)},
+		{Key: Key{Name: "eval_steps", Aliases: []string{"steps_per_eval"}, Section: s,
+			Doc: "steps between evaluations; 0 = only at the end"}, at: func(j *Job) any { return &j.EvalSteps }, check: intIn(0, 1<<40)},
+		{Key: Key{Name: "save_steps", Aliases: []string{"save_every"}, Section: s,
+			Doc: "steps between checkpoints; 0 = only at the end"}, at: func(j *Job) any { return &j.SaveSteps }, check: intIn(0, 1<<40)},
+		{Key: Key{Name: "save_total_limit", Section: s,
+			Doc: "checkpoints kept; 0 = all"}, at: func(j *Job) any { return &j.SaveTotalLimit }, check: intIn(0, 1<<20)},
+	}
+}
+
+func datasetKeys() []key[Dataset] {
+	text := func(name, doc string, at func(*Dataset) any, aliases ...string) key[Dataset] {
+		return key[Dataset]{Key: Key{Name: name, Aliases: aliases, Doc: doc}, at: at, check: oneLine}
+	}
+	kind := text("type", "auto, text, completion, alpaca or chat", func(d *Dataset) any { return &d.Type })
+	kind.Values = []string{"auto", "text", "completion", "alpaca", "chat"}
+	kind.words = map[string]string{"chat_template": "chat", "sharegpt": "chat", "openai": "chat", "messages": "chat",
+		"pretrain": "text", "prompt_completion": "completion"}
+	return []key[Dataset]{
+		text("path", "the JSONL file", func(d *Dataset) any { return &d.Path }, "data_files", "file_name"),
+		kind,
+		text("field", "column of plain text", func(d *Dataset) any { return &d.FieldText }, "field_text", "text_column"),
+		text("field_prompt", "column of the prompt", func(d *Dataset) any { return &d.FieldPrompt }),
+		text("field_completion", "column of the completion", func(d *Dataset) any { return &d.FieldCompletion }),
+		text("field_instruction", "column of the instruction", func(d *Dataset) any { return &d.FieldInstruction }),
+		text("field_input", "column of the input", func(d *Dataset) any { return &d.FieldInput }),
+		text("field_output", "column of the output", func(d *Dataset) any { return &d.FieldOutput }),
+		text("field_system", "column of the system message", func(d *Dataset) any { return &d.FieldSystem }),
+		text("field_messages", "column of the messages", func(d *Dataset) any { return &d.FieldMessages }),
+		text("field_role", "who speaks, in a message", func(d *Dataset) any { return &d.FieldRole }, "message_field_role"),
+		text("field_content", "what is said, in a message", func(d *Dataset) any { return &d.FieldContent }, "message_field_content"),
+		text("field_difficulty", "numeric column, instead of the job's difficulty", func(d *Dataset) any { return &d.FieldDifficulty }),
+	}
+}
+
+// aliases are the other names whose values need translating; plain renamings are in the table above.
+func aliases() []alias {
+	precision := "not supported: lorad computes in f32; remove the key (weights stored in bf16 or f16 are read)"
+	quantised := "not supported: lorad trains lora and full on unquantised weights; remove the key"
+	boolean := map[string]string{"true": "false", "false": "true"}
+	off := map[string]string{"false": "", "auto": "f32"}
+	return []alias{
+		{"mask_prompt", "train_on_inputs", boolean, "give true or false"},
+		{"lora_target_linear", "lora_target_modules", map[string]string{"true": AllLinear, "false": ""}, "give true or false"},
+		{"bf16", "dtype", off, precision},
+		{"fp16", "dtype", off, precision},
+		{"load_in_4bit", "adapter", map[string]string{"false": ""}, quantised},
+		{"load_in_8bit", "adapter", map[string]string{"false": ""}, quantised},
+		{"quantization_bit", "adapter", map[string]string{"null": "", "none": ""}, quantised},
+	}
+}
+
+// ignored are keys of other tools' files that need no answer here.
+func ignored() []none {
+	packed := "not supported: lorad pads nothing, so there is nothing to gain by packing; remove the key"
+	off := []string{"false", "null"}
+	return []none{
+		{"sample_packing", off, packed},
+		{"packing", off, packed},
+		{"packed", off, packed},
+		{"pad_to_sequence_len", off, "not supported: lorad pads nothing; remove the key"},
+		{"gradient_checkpointing", nil, "no effect: results are the same with and without"},
+		{"grad_checkpoint", nil, "no effect: results are the same with and without"},
+		{"enable_activation_checkpointing", nil, "no effect: results are the same with and without"},
+		{"flash_attention", nil, "no effect: results are the same with and without"},
+		{"tf32", nil, "no effect: lorad computes in f32"},
+		{"strict", nil, "no effect: job files are always read strictly"},
+		{"auto_resume_from_checkpoints", []string{"true", "null"}, "not supported: a run always goes on from its last checkpoint; give another output_dir for a new one"},
+		{"resume_from_checkpoint", off, "not supported: a run always goes on from its last checkpoint; remove the key"},
+		{"hub_model_id", []string{"null", ""}, "not supported: nothing is uploaded; remove the key"},
+		{"report_to", []string{"none", "null", ""}, "not supported: metrics are in output_dir/trainer_log.jsonl; remove the key"},
+	}
+}
+
+// names lists every name a mapping of this table may use.
+func names[T any](keys []key[T]) []string {
+	var out []string
+	for _, k := range keys {
+		out = append(append(out, k.Name), k.Aliases...)
+	}
+	return out
+}
+
+// find returns the row that has the name or the alias.
+func find[T any](keys []key[T], name string) (key[T], bool) {
+	for _, k := range keys {
+		if k.Name == name || slices.Contains(k.Aliases, name) {
+			return k, true
+		}
+	}
+	return key[T]{}, false
+}
+
+func quoteList(words []string) string {
+	shown := make([]string, 0, len(words))
+	for _, w := range words {
+		if w != "" {
+			shown = append(shown, w)
+		}
+	}
+	return strings.Join(shown, ", ")
+}
