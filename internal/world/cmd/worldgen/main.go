@@ -1,0 +1,107 @@
+// Command worldgen writes what the embedded base is made of: the pretraining corpus, the legal records and the tokenizer.
+//
+//	worldgen general --seed 1 --docs 60000   {"text": ...} lines on stdout
+//	worldgen legal --split train|heldout     {"prompt", "completion", ...} lines on stdout
+//	worldgen tokenizer --out DIR             tokenizer.json and its companions, and config.json
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"lorad/internal/bpe"
+	"lorad/internal/world"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "worldgen:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("usage: worldgen general|legal|tokenizer [flags]")
+	}
+	out := bufio.NewWriterSize(stdout, 1<<20)
+	var err error
+	switch args[0] {
+	case "general":
+		err = general(args[1:], out)
+	case "legal":
+		err = legal(args[1:], out)
+	case "tokenizer":
+		err = tokenizer(args[1:])
+	default:
+		err = fmt.Errorf("unknown subject %q: general, legal or tokenizer", args[0])
+	}
+	if err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func general(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("general", flag.ContinueOnError)
+	seed := flags.Uint64("seed", 1, "another seed is a held-out corpus")
+	docs := flags.Int("docs", 60000, "number of documents")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	enc := encoder(out)
+	for doc := range world.General(*seed, *docs) {
+		if err := enc.Encode(struct {
+			Text string `json:"text"`
+		}{doc}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func legal(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("legal", flag.ContinueOnError)
+	split := flags.String("split", "train", "train or heldout")
+	seed := flags.Uint64("seed", 1, "seed of the cases")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	records, err := world.Legal(*seed, world.Split(*split))
+	if err != nil {
+		return err
+	}
+	enc := encoder(out)
+	for _, r := range records {
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tokenizer(args []string) error {
+	flags := flag.NewFlagSet("tokenizer", flag.ContinueOnError)
+	dir := flags.String("out", "", "folder to write (made if missing)")
+	seed := flags.Uint64("seed", 1, "seed of the general text")
+	docs := flags.Int("docs", 20000, "number of documents to train on")
+	vocab := flags.Int("vocab", bpe.VocabSize, "vocabulary size with the special tokens")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *dir == "" {
+		return fmt.Errorf("tokenizer: --out DIR is missing")
+	}
+	tok := bpe.Train(world.General(*seed, *docs), *vocab)
+	return bpe.Write(*dir, tok)
+}
+
+func encoder(out io.Writer) *json.Encoder {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	return enc
+}

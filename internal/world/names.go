@@ -1,0 +1,103 @@
+package world
+
+import "strings"
+
+// Names are built from a few syllables, so that a small byte-pair vocabulary holds most of them as one or two
+// tokens. Given names, surnames and towns share no word, so a word says what it names.
+var (
+	givenHeads = strings.Fields("Mi Ta El Bre Jo Ka Lu Or Sa Ve Da Ni Ro Wi Ha Is Pe Ga Thi Ul")
+	givenTails = strings.Fields("ra len dric na ris ven do sa mir la beth ton")
+	surHeads   = strings.Fields("Ash Bram Corv Dun Fen Grim Hol Kel Lang Mar Nor Pen Rud Stan Thorn Wex Yar Bel Crow Tal")
+	surTails   = strings.Fields("ford wick ley man stead by ter den well son low croft")
+	townHeads  = strings.Fields("Amber Bram Cald Dun Elm Fair Glen Hart Iver Kings Lark Mill Nether Oster Raven Silver")
+	townTails  = strings.Fields("haven bridge port mere")
+	firmWords  = strings.Fields("Mills Works Bakers Carriers Traders Brothers Stores Weavers")
+
+	givens   = compounds(givenHeads, givenTails)
+	surnames = compounds(surHeads, surTails)
+	towns    = compounds(townHeads, townTails)
+)
+
+func compounds(heads, tails []string) []string {
+	out := make([]string, 0, len(heads)*len(tails))
+	for _, h := range heads {
+		for _, t := range tails {
+			out = append(out, h+t)
+		}
+	}
+	return out
+}
+
+// Pools are the words that name something in this world. A person is a given name and a surname, a firm is a
+// surname and a firm word, a place is one word.
+type Pools struct{ Given, Surnames, Firms, Places []string }
+
+// Names returns the pools, copied.
+func Names() Pools {
+	rivers := make([]string, len(places))
+	regions := make([]string, len(places))
+	for i, p := range places {
+		rivers[i], regions[i] = p.river, p.region
+	}
+	return Pools{
+		Given:    append([]string(nil), givens...),
+		Surnames: append([]string(nil), surnames...),
+		Firms:    append([]string(nil), firmWords...),
+		Places:   append(append(append([]string(nil), towns...), rivers...), regions...),
+	}
+}
+
+// party is a person or a firm.
+type party struct {
+	name string
+	firm bool
+}
+
+func (p party) given() string {
+	given, _, _ := strings.Cut(p.name, " ")
+	return given
+}
+
+// cast draws parties of one document such that no word of a name is shared: a given name or a surname alone is
+// never ambiguous.
+type cast struct {
+	r    *rng
+	used []string
+}
+
+func (c *cast) word(pool []string) string {
+	for {
+		w := pick(c.r, pool)
+		if !c.has(w) {
+			c.used = append(c.used, w)
+			return w
+		}
+	}
+}
+
+func (c *cast) has(w string) bool {
+	for _, u := range c.used {
+		if u == w {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *cast) person() party {
+	return party{name: c.word(givens) + " " + c.word(surnames)}
+}
+
+func (c *cast) firm() party {
+	return party{name: c.word(surnames) + " " + c.word(firmWords), firm: true}
+}
+
+// party is a firm in the given share of draws.
+func (c *cast) party(firmPercent int) party {
+	if c.r.percent(firmPercent) {
+		return c.firm()
+	}
+	return c.person()
+}
+
+func (c *cast) town() string { return c.word(towns) }
