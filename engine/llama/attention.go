@@ -1,0 +1,124 @@
+package llama
+
+import (
+	"sync"
+
+	"lorad/engine/kernel"
+)
+
+// queryBlock is how many queries are scored at once: their scores over all keys they may see fit in the cache.
+const queryBlock = 64
+
+// attend computes causal attention of a pass, one (sequence, key-value head) at a time. q and the new rows of k are rotated in place.
+// Without a cache, keys are the sequence's own rows; with one, k and v hold all positions of the one sequence.
+func (m *Model[T]) attend(p *pass, a *act[T], k, v []T) {
+	kv := m.cfg.NumKVHeads
+	m.ops.Parallel(p.sequences()*kv, func(i int) {
+		lo, hi := p.sequence(i / kv)
+		h := m.headOf(i%kv, lo, hi, p, a, k, v)
+		h.forward(m)
+	})
+}
+
+// attendBackward turns dq, which comes as the gradient of attention's output, into the gradient of q before rotation, in place;
+// dk and dv are overwritten.
+func (m *Model[T]) attendBackward(p *pass, a *act[T], dq, dk, dv []T) {
+	kv := m.cfg.NumKVHeads
+	m.ops.Parallel(p.sequences()*kv, func(i int) {
+		lo, hi := p.sequence(i / kv)
+		h := m.headOf(i%kv, lo, hi, p, a, a.k, a.v)
+		h.backward(m, dq[h.qAt:], dk[h.kAt:], dv[h.kAt:])
+	})
+}
+
+// headGroup is one key-value head of one sequence with the query heads that share it. Slices start at the first row.
+type headGroup[T kernel.Float] struct {
+	n, past    int // new rows; rows before them in the cache
+	d          int
+	shared     int // query heads
+	qld, kld   int
+	qAt, kAt   int // of the first new row, in q and in k
+	q, k, v, o []T // q, o: [n, shared*d] strided; k, v: [past+n, d] strided
+	lse        []T // [shared, n] with stride lseLd
+	lseLd      int
+}
+
+func (m *Model[T]) headOf(kvHead, lo, hi int, p *pass, a *act[T], k, v []T) headGroup[T] {
+	c := m.cfg
+	h := headGroup[T]{n: hi - lo, past: p.past, d: c.HeadDim, shared: c.NumHeads / c.NumKVHeads,
+		qld: c.NumHeads * c.HeadDim, kld: c.NumKVHeads * c.HeadDim, lseLd: p.rows}
+	h.qAt, h.kAt = lo*h.qld+kvHead*h.shared*h.d, lo*h.kld+kvHead*h.d
+	h.q, h.o = a.q[h.qAt:], a.o[h.qAt:]
+	h.k, h.v = k[h.kAt:], v[h.kAt:]
+	h.lse = a.lse[kvHead*h.shared*p.rows+lo:]
+	return h
+}
+
+func (h *headGroup[T]) forward(m *Model[T]) {
+	cos, sin := m.rope.cos[h.past*h.d/2:], m.rope.sin[h.past*h.d/2:]
+	m.ops.Rope(h.n, h.d, h.k[h.past*h.kld:], h.kld, cos, sin, false)
+	s := m.free.get(queryBlock * (h.past + h.n))
+	defer m.free.put(s)
+	for j := range h.shared {
+		q, o := h.q[j*h.d:], h.o[j*h.d:]
+		m.ops.Rope(h.n, h.d, q, h.qld, cos, sin, false)
+		for i := 0; i < h.n; i += queryBlock {
+			rows, cols := min(queryBlock, h.n-i), h.past+min(i+queryBlock, h.n)
+			m.ops.Gemm1(false, true, rows, cols, h.d, q[i*h.qld:], h.qld, h.k, h.kld, s, cols, false)
+			m.ops.CausalSoftmax(rows, cols, h.past+i, s, cols, m.rope.scale, h.lse[j*h.lseLd+i:])
+			m.ops.Gemm1(false, false, rows, h.d, cols, s, cols, h.v, h.kld, o[i*h.qld:], h.qld, false)
+		}
+	}
+}
+
+// backward recomputes the scores block by block. For each block, with P = softmax(S): dV += P^T dO, dP = dO V^T, dS by the softmax,
+// dQ = dS K, dK += dS^T Q. dO of a block is read before dQ of the same block takes its place.
+func (h *headGroup[T]) backward(m *Model[T], dq, dk, dv []T) {
+	s, dp := m.free.get(queryBlock*h.n), m.free.get(queryBlock*h.n)
+	defer m.free.put(s)
+	defer m.free.put(dp)
+	for i := range h.n {
+		clear(dk[i*h.kld : i*h.kld+h.d])
+		clear(dv[i*h.kld : i*h.kld+h.d])
+	}
+	for j := range h.shared {
+		q, g := h.q[j*h.d:], dq[j*h.d:]
+		for i := 0; i < h.n; i += queryBlock {
+			rows, cols := min(queryBlock, h.n-i), min(i+queryBlock, h.n)
+			qi, gi := q[i*h.qld:], g[i*h.qld:]
+			m.ops.Gemm1(false, true, rows, cols, h.d, qi, h.qld, h.k, h.kld, s, cols, false)
+			m.ops.Gemm1(false, true, rows, cols, h.d, gi, h.qld, h.v, h.kld, dp, cols, false)
+			m.ops.CausalSoftmaxBackward(rows, cols, i, s, dp, cols, m.rope.scale, h.lse[j*h.lseLd+i:])
+			m.ops.Gemm1(true, false, cols, h.d, rows, s, cols, gi, h.qld, dv, h.kld, true)
+			m.ops.Gemm1(false, false, rows, h.d, cols, dp, cols, h.k, h.kld, gi, h.qld, false)
+			m.ops.Gemm1(true, false, cols, h.d, rows, dp, cols, qi, h.qld, dk, h.kld, true)
+		}
+		m.ops.Rope(h.n, h.d, g, h.qld, m.rope.cos, m.rope.sin, true)
+	}
+	m.ops.Rope(h.n, h.d, dk, h.kld, m.rope.cos, m.rope.sin, true)
+}
+
+// scratch hands score buffers to whatever runs concurrently: as many exist as ran at once. Contents are never read before written.
+type scratch[T kernel.Float] struct {
+	mu   sync.Mutex
+	free [][]T
+}
+
+func (s *scratch[T]) get(n int) []T {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.free) - 1; last >= 0 {
+		b := s.free[last]
+		s.free = s.free[:last]
+		if cap(b) >= n {
+			return b[:n]
+		}
+	}
+	return make([]T, n+n/4)[:n]
+}
+
+func (s *scratch[T]) put(b []T) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = append(s.free, b)
+}

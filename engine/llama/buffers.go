@@ -1,0 +1,153 @@
+package llama
+
+import (
+	"fmt"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+)
+
+// pass is what one forward pass runs over: rows of one or more sequences, after past rows that are in the cache.
+type pass struct {
+	rows, past int
+	tokens     []int32
+	labels     []int32
+	starts     []int32
+}
+
+func (p *pass) sequences() int            { return len(p.starts) - 1 }
+func (p *pass) sequence(i int) (int, int) { return int(p.starts[i]), int(p.starts[i+1]) }
+
+// act holds what one layer keeps for its backward pass. All are [rows, width] without gaps; u* are [rows, rank].
+type act[T kernel.Float] struct {
+	x, n1, q, k, v, o   []T // the residual stream on entry, normalised; rotated q and k; attention's output
+	x2, n2, gate, up, h []T // the residual stream after attention, normalised; h = silu(gate)*up
+	inv1, inv2, lse     []T // of the norms [rows], of attention [heads, rows]
+	uq, uk, uv, uo      []T // scale * A(dropout(input)) of the adapters
+	ugate, uup, udown   []T
+}
+
+// buffers is all memory of a step. It grows to the largest batch seen.
+type buffers[T kernel.Float] struct {
+	rows, trainRows, headRows int // what there is room for
+
+	acts []act[T] // [0] is shared by all layers that have no backward pass; the rest are layers lowest, lowest+1, ...
+	last []T      // the residual stream after the last layer
+
+	dres, dnorm, dq, dk, dv, dgate, dh []T
+	drop, du                           []T
+	partial                            []T // gradients of a norm's weight, one row per block of rows
+
+	labelled               []int32 // rows that carry loss
+	targets                []int32
+	hx, hn, hinv, dhx, dhn []T // the labelled rows: residual stream, normalised, and their gradients
+	hu, logits             []T // of one chunk
+	losses                 []float64
+
+	grad  []T        // where Gradient writes
+	key   engine.Key // of this step's draws
+	drops bool       // dropout is on
+}
+
+// newPass checks a batch: everything that is used as an index is in range afterwards.
+func (m *Model[T]) newPass(b engine.Batch) (*pass, error) {
+	n := len(b.Tokens)
+	if len(b.Labels) != n || len(b.Starts) == 0 || b.Starts[0] != 0 || int(b.Starts[len(b.Starts)-1]) != n {
+		return nil, fmt.Errorf("llama: batch: %d tokens, %d labels, starts %v: these do not fit together", n, len(b.Labels), b.Starts)
+	}
+	longest := 0
+	for i, s := range b.Starts[1:] {
+		if s <= b.Starts[i] {
+			return nil, fmt.Errorf("llama: batch: sequence %d has no tokens; drop empty examples", i)
+		}
+		longest = max(longest, int(s-b.Starts[i]))
+	}
+	for i, t := range b.Tokens {
+		if l := b.Labels[i]; t < 0 || int(t) >= m.cfg.VocabSize || l != engine.Ignore && (l < 0 || int(l) >= m.cfg.VocabSize) {
+			return nil, fmt.Errorf("llama: batch: row %d: token %d, label %d: the vocabulary has %d; use the model's own tokenizer", i, t, l, m.cfg.VocabSize)
+		}
+	}
+	m.rope.reserve(longest)
+	return &pass{rows: n, tokens: b.Tokens, labels: b.Labels, starts: b.Starts}, nil
+}
+
+// act is where layer i keeps its activations.
+func (m *Model[T]) act(i int, train bool) *act[T] {
+	if !train || i < m.lowest {
+		return &m.buf.acts[0]
+	}
+	return &m.buf.acts[1+i-m.lowest]
+}
+
+// reserve makes room for a pass. A quarter more than asked for is taken, so that slowly growing batches do not allocate each time.
+func (m *Model[T]) reserve(rows int, train bool) {
+	b, c := &m.buf, m.cfg
+	if b.acts == nil {
+		b.acts = make([]act[T], 1, 1+len(m.layers)-m.lowest)
+	}
+	if rows > b.rows {
+		b.rows = rows + rows/4
+		b.last = make([]T, b.rows*c.HiddenSize)
+		m.reserveAct(&b.acts[0], b.rows)
+	}
+	if train && rows > b.trainRows {
+		b.trainRows = b.rows
+		b.acts = b.acts[:cap(b.acts)]
+		for i := range b.acts[1:] {
+			m.reserveAct(&b.acts[1+i], b.rows)
+		}
+		m.reserveBackward(b.rows)
+	}
+	if b.drops && len(b.drop) < b.rows*m.widest() {
+		b.drop = make([]T, b.rows*m.widest())
+	}
+}
+
+func (m *Model[T]) reserveAct(a *act[T], rows int) {
+	c := m.cfg
+	hidden, qd, kvd, ffn := rows*c.HiddenSize, rows*c.NumHeads*c.HeadDim, rows*c.NumKVHeads*c.HeadDim, rows*c.IntermediateSize
+	*a = act[T]{}
+	room(hidden, &a.x, &a.n1, &a.x2, &a.n2)
+	room(qd, &a.q, &a.o)
+	room(kvd, &a.k, &a.v)
+	room(ffn, &a.gate, &a.up, &a.h)
+	room(rows, &a.inv1, &a.inv2)
+	room(rows*c.NumHeads, &a.lse)
+	room(rows*m.rank, &a.uq, &a.uk, &a.uv, &a.uo, &a.ugate, &a.uup, &a.udown)
+}
+
+func (m *Model[T]) reserveBackward(rows int) {
+	b, c := &m.buf, m.cfg
+	room(rows*c.HiddenSize, &b.dres, &b.dnorm)
+	room(rows*c.NumHeads*c.HeadDim, &b.dq)
+	room(rows*c.NumKVHeads*c.HeadDim, &b.dk, &b.dv)
+	room(rows*c.IntermediateSize, &b.dgate, &b.dh)
+	room(rows*m.rank, &b.du)
+	room((rows/rowBlock+1)*c.HiddenSize, &b.partial)
+}
+
+// reserveHead makes room for a number of labelled rows.
+func (m *Model[T]) reserveHead(rows int) {
+	b, c := &m.buf, m.cfg
+	if rows <= b.headRows {
+		return
+	}
+	b.headRows = rows + rows/4
+	room(b.headRows*c.HiddenSize, &b.hx, &b.hn, &b.dhx, &b.dhn)
+	room(b.headRows, &b.hinv)
+	chunk := min(m.headChunk(), b.headRows)
+	room(chunk*m.rank, &b.hu)
+	room(chunk*c.VocabSize, &b.logits)
+	b.losses = make([]float64, b.headRows)
+}
+
+// widest is the widest input of a linear layer.
+func (m *Model[T]) widest() int {
+	return max(m.cfg.HiddenSize, m.cfg.IntermediateSize, m.cfg.NumHeads*m.cfg.HeadDim)
+}
+
+func room[T kernel.Float](n int, to ...*[]T) {
+	for _, p := range to {
+		*p = make([]T, n)
+	}
+}

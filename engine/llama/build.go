@@ -1,0 +1,231 @@
+package llama
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+	"lorad/engine/lora"
+)
+
+// weight is one tensor. Trainable ones live in the flat vector at off; frozen ones have off = -1.
+type weight[T kernel.Float] struct {
+	data []T
+	off  int
+}
+
+func (w *weight[T]) trainable() bool { return w.data != nil && w.off >= 0 }
+
+// grad is the place of the tensor's gradient, nil if it is frozen.
+func (w *weight[T]) grad(flat []T) []T {
+	if !w.trainable() {
+		return nil
+	}
+	return flat[w.off : w.off+len(w.data)]
+}
+
+// initStd is the standard deviation of fresh weights, Hugging Face's initializer_range.
+const initStd = 0.02
+
+// builder fills a model in two passes over the same walk: declare lists the trainable tensors, bind gives them their place in
+// the flat vector and every tensor its values. Two, because the flat vector must be one allocation.
+type builder[T kernel.Float] struct {
+	m       *Model[T]
+	from    Weights
+	ad      Adapter
+	size    int
+	targets int
+	used    int // entries of ad.Init
+	found   int
+	missing []string
+	values  []func()
+	err     error
+}
+
+func (b *builder[T]) build() error {
+	if err := b.refuseEmbedding(); err != nil {
+		return err
+	}
+	b.walk()
+	b.m.params = make([]T, b.size)
+	for _, set := range b.values {
+		set()
+	}
+	switch {
+	case b.err != nil:
+		return b.err
+	case b.ad.LoRA != nil && b.targets == 0:
+		return fmt.Errorf("llama: adapter: target_modules %v%s match no linear layer; use names such as q_proj, v_proj, or all-linear",
+			b.ad.LoRA.TargetModules, b.ad.LoRA.TargetRegex)
+	case len(b.missing) > 0 && (!b.ad.Full || b.found > 0):
+		return fmt.Errorf("llama: weights: %d tensors are missing, the first is %s: %w; copy the complete model folder",
+			len(b.missing), b.missing[0], fs.ErrNotExist)
+	case b.used < len(b.ad.Init):
+		return fmt.Errorf("llama: adapter: initial values for %s, which is not trained here; match target_modules with the adapter's", b.stray())
+	}
+	return nil
+}
+
+// refuseEmbedding stops adapters on the embedding, which are stored and computed differently.
+func (b *builder[T]) refuseEmbedding() error {
+	c := b.ad.LoRA
+	if c == nil || len(c.TargetModules) == 1 && strings.EqualFold(c.TargetModules[0], "all-linear") {
+		return nil
+	}
+	if c.Match("model.embed_tokens") {
+		return fmt.Errorf("llama: adapter: target_modules match the embedding model.embed_tokens: not supported; name linear layers only")
+	}
+	return nil
+}
+
+func (b *builder[T]) walk() {
+	m, c := b.m, b.m.cfg
+	qd, kvd := c.NumHeads*c.HeadDim, c.NumKVHeads*c.HeadDim
+	b.tensor(&m.embed, "model.embed_tokens.weight", c.VocabSize, c.HiddenSize)
+	for i := range m.layers {
+		l, p := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
+		b.tensor(&l.norm1, p+"input_layernorm.weight", c.HiddenSize)
+		b.linear(&l.q, p+"self_attn.q_proj", qd, c.HiddenSize, c.AttentionBias)
+		b.linear(&l.k, p+"self_attn.k_proj", kvd, c.HiddenSize, c.AttentionBias)
+		b.linear(&l.v, p+"self_attn.v_proj", kvd, c.HiddenSize, c.AttentionBias)
+		b.linear(&l.o, p+"self_attn.o_proj", c.HiddenSize, qd, c.AttentionBias)
+		b.tensor(&l.norm2, p+"post_attention_layernorm.weight", c.HiddenSize)
+		b.linear(&l.gate, p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		b.linear(&l.up, p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		b.linear(&l.down, p+"mlp.down_proj", c.HiddenSize, c.IntermediateSize, c.MLPBias)
+	}
+	b.tensor(&m.norm, "model.norm.weight", c.HiddenSize)
+	m.head.in, m.head.out = c.HiddenSize, c.VocabSize
+	if !c.TieEmbeddings {
+		b.tensor(&m.head.w, "lm_head.weight", c.VocabSize, c.HiddenSize)
+	} else {
+		b.values = append(b.values, func() { m.head.w = m.embed })
+	}
+	b.adapter(&m.head, "lm_head")
+}
+
+func (b *builder[T]) linear(l *linear[T], module string, out, in int, bias bool) {
+	l.in, l.out = in, out
+	b.tensor(&l.w, module+".weight", out, in)
+	if bias {
+		b.tensor(&l.bias, module+".bias", out)
+	}
+	b.adapter(l, module)
+}
+
+// adapter declares lora_A and lora_B of a module that the configuration matches.
+func (b *builder[T]) adapter(l *linear[T], module string) {
+	l.site = b.targets
+	if b.ad.LoRA == nil || !b.ad.LoRA.Match(module) {
+		return
+	}
+	b.targets++
+	r, path := b.ad.LoRA.R, "base_model.model."+module
+	name := path + ".lora_A.weight"
+	b.train(&l.a, name, func(a []T) { lora.InitA(a, l.in, b.ad.Seed, name) }, r, l.in)
+	b.train(&l.b, path+".lora_B.weight", func([]T) {}, l.out, r)
+}
+
+// tensor declares a weight of the base model: trainable with Full, otherwise read as it is.
+func (b *builder[T]) tensor(w *weight[T], name string, shape ...int) {
+	if b.ad.Full {
+		b.train(w, name, func(p []T) {
+			if data := b.read(name, shape); data != nil {
+				copy(p, data)
+			} else {
+				b.fresh(p, name, shape)
+			}
+		}, shape...)
+		return
+	}
+	w.off = -1
+	b.values = append(b.values, func() { w.data = b.read(name, shape) })
+}
+
+func (b *builder[T]) fresh(p []T, name string, shape []int) {
+	switch {
+	case strings.HasSuffix(name, ".bias"):
+	case len(shape) == 1:
+		for i := range p {
+			p[i] = 1
+		}
+	default:
+		lora.InitNormal(p, initStd, b.ad.Seed, name)
+	}
+}
+
+// train gives w the next place in the flat vector; init fills it unless Adapter.Init has values.
+func (b *builder[T]) train(w *weight[T], name string, init func([]T), shape ...int) {
+	t := engine.Tensor{Name: name, Shape: slices.Clone(shape), Offset: b.size}
+	w.off, b.size = b.size, b.size+t.Len()
+	b.m.layout = append(b.m.layout, t)
+	b.values = append(b.values, func() {
+		w.data = b.m.params[t.Offset : t.Offset+t.Len() : t.Offset+t.Len()]
+		given, ok := b.ad.Init[name]
+		if !ok {
+			init(w.data)
+			return
+		}
+		b.used++
+		if len(given) != len(w.data) {
+			b.fail(fmt.Errorf("llama: adapter: initial values of %s: %d elements, want shape %v; use the rank they were trained with", name, len(given), shape))
+			return
+		}
+		copy(w.data, convert[T](given))
+	})
+}
+
+// read returns a tensor of the base model, or nil if there is none, which build judges.
+func (b *builder[T]) read(name string, shape []int) []T {
+	if b.from == nil {
+		b.missing = append(b.missing, name)
+		return nil
+	}
+	data, got, err := b.from.Tensor(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		b.missing = append(b.missing, name)
+		return nil
+	case err != nil:
+		b.fail(fmt.Errorf("llama: weights: %s: %w", name, err))
+		return nil
+	case !slices.Equal(got, shape) || len(data) != (engine.Tensor{Shape: shape}).Len():
+		b.fail(fmt.Errorf("llama: weights: %s: shape %v, but config.json says %v; the folder mixes two models", name, got, shape))
+		return nil
+	}
+	b.found++
+	return convert[T](data)
+}
+
+func (b *builder[T]) fail(err error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+// stray is the first name, in sorted order, of Adapter.Init that is not in the layout.
+func (b *builder[T]) stray() string {
+	names := make([]string, 0, len(b.ad.Init))
+	for name := range b.ad.Init {
+		if !slices.ContainsFunc(b.m.layout, func(t engine.Tensor) bool { return t.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return slices.Min(names)
+}
+
+// convert widens to T; float32 stays where it is.
+func convert[T kernel.Float](x []float32) []T {
+	if same, ok := any(x).([]T); ok {
+		return same
+	}
+	y := make([]T, len(x))
+	for i, v := range x {
+		y[i] = T(v)
+	}
+	return y
+}

@@ -1,0 +1,161 @@
+package llama
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+	"lorad/model"
+	"lorad/model/peft"
+)
+
+func tinyConfig() model.Config {
+	return model.Config{
+		VocabSize: 23, HiddenSize: 16, IntermediateSize: 20, NumLayers: 2, NumHeads: 4, NumKVHeads: 2, HeadDim: 4,
+		RMSNormEps: 1e-5, RopeTheta: 10000, MaxPosition: 128, TieEmbeddings: true,
+	}
+}
+
+// randomWeights draws every tensor from a generator keyed by its name's first use; norms are around 1, the rest wide enough for
+// every path to matter.
+type randomWeights struct {
+	cfg  model.Config
+	seed uint64
+}
+
+func (w randomWeights) Tensor(name string) ([]float32, []int, error) {
+	shape, err := shapeOf(w.cfg, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := rand.New(rand.NewPCG(w.seed, uint64(len(name))*1000003+uint64(name[len(name)-8])*31+uint64(name[13%len(name)])))
+	data := make([]float32, engine.Tensor{Shape: shape}.Len())
+	for i := range data {
+		data[i] = float32(r.NormFloat64() * 0.3)
+		if len(shape) == 1 {
+			data[i] += 1
+		}
+	}
+	return data, shape, nil
+}
+
+// shapeOf asks a fresh full model for the layout.
+func shapeOf(cfg model.Config, name string) ([]int, error) {
+	m, err := New[float64](cfg, nil, Adapter{Full: true}, kernel.NewRef[float64]())
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range m.Layout() {
+		if t.Name == name {
+			return t.Shape, nil
+		}
+	}
+	return nil, fmt.Errorf("no tensor %s", name)
+}
+
+// packed is three sequences, one of length 1 and one longer than a block of queries, with ignored labels among the others.
+func packed(vocab, long int) engine.Batch {
+	r := rand.New(rand.NewPCG(1, 1))
+	n := 7 + 1 + long
+	b := engine.Batch{Starts: []int32{0, 7, 8, int32(n)}}
+	for i := range n {
+		l := int32(r.IntN(vocab))
+		if i%3 == 1 {
+			l = engine.Ignore
+		}
+		b.Tokens, b.Labels = append(b.Tokens, int32(r.IntN(vocab))), append(b.Labels, l)
+	}
+	return b
+}
+
+func TestGradientAgainstCentralDifferences(t *testing.T) {
+	untied := tinyConfig()
+	untied.TieEmbeddings, untied.AttentionBias, untied.MLPBias = false, true, true
+	scaled := tinyConfig()
+	scaled.RopeScaling = model.RopeScaling{Type: "llama3", Factor: 4, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPosition: 32}
+	scaled.HeadDim, scaled.NumKVHeads = 6, 1
+	all := &peft.LoraConfig{R: 3, Alpha: 5, TargetModules: []string{"all-linear"}}
+	dropped := &peft.LoraConfig{R: 2, Alpha: 4, Dropout: 0.3, TargetModules: []string{"all-linear"}, UseRSLoRA: true}
+	some := &peft.LoraConfig{R: 2, Alpha: 3, Dropout: 0.5, TargetModules: []string{"v_proj", "model.layers.1.mlp.gate_proj", "lm_head"}}
+	upper := &peft.LoraConfig{R: 2, Alpha: 3, TargetRegex: `model\.layers\.1\.mlp\.(gate|down)_proj`}
+	head := &peft.LoraConfig{R: 2, Alpha: 3, Dropout: 0.1, TargetModules: []string{"lm_head"}}
+	for name, c := range map[string]struct {
+		cfg model.Config
+		ad  Adapter
+	}{
+		"full, tied":                    {tinyConfig(), Adapter{Full: true}},
+		"full, untied, biases":          {untied, Adapter{Full: true}},
+		"full, llama3 rope":             {scaled, Adapter{Full: true}},
+		"LoRA, all linear":              {tinyConfig(), Adapter{LoRA: all}},
+		"LoRA, dropout":                 {tinyConfig(), Adapter{LoRA: dropped}},
+		"LoRA, dropout, untied, biases": {untied, Adapter{LoRA: dropped}},
+		"LoRA, some modules":            {untied, Adapter{LoRA: some}},
+		"LoRA, upper layer's MLP only":  {tinyConfig(), Adapter{LoRA: upper}},
+		"LoRA, head only":               {untied, Adapter{LoRA: head}},
+	} {
+		t.Run(name, func(t *testing.T) { checkGradient(t, c.cfg, c.ad) })
+	}
+}
+
+func checkGradient(t *testing.T, cfg model.Config, ad Adapter) {
+	m, err := New(cfg, randomWeights{cfg, 3}, ad, kernel.NewRef[float64]())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(5, 7))
+	if ad.LoRA != nil { // B starts as zero, which would hide the gradient of A
+		for i := range m.Params() {
+			m.Params()[i] = r.NormFloat64() * 0.3
+		}
+	}
+	b, key := packed(cfg.VocabSize, 70), engine.Key{Seed: 9, Step: 4, Micro: 2}
+	const scale = 0.125
+	grad := make([]float64, len(m.Params()))
+	for i := range grad {
+		grad[i] = math.NaN() // Gradient overwrites
+	}
+	if _, err := m.Gradient(b, scale, key, grad); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range m.Layout() {
+		var diff, norm float64
+		for range min(w.Len(), 6) {
+			i := w.Offset + r.IntN(w.Len())
+			want := scale * slope(m, b, key, i)
+			diff, norm = diff+(grad[i]-want)*(grad[i]-want), norm+want*want
+		}
+		if e := math.Sqrt(diff) / math.Max(math.Sqrt(norm), 1e-6); !(e <= 1e-6) {
+			t.Errorf("%s: ||grad-difference||/||difference|| = %.2g, want at most 1e-6", w.Name, e)
+		}
+	}
+}
+
+// slope is the five-point central difference of the loss by parameter i, with the dropout of key.
+func slope(m *Model[float64], b engine.Batch, key engine.Key, i int) float64 {
+	p := m.Params()
+	x := p[i]
+	defer func() { p[i] = x }()
+	const h = 2e-4
+	at := func(d float64) float64 {
+		p[i] = x + d
+		return lossWithDropout(m, b, key)
+	}
+	return (8*(at(h)-at(-h)) - (at(2*h) - at(-2*h))) / (12 * h)
+}
+
+// lossWithDropout is the forward pass of Gradient alone.
+func lossWithDropout(m *Model[float64], b engine.Batch, key engine.Key) float64 {
+	p, err := m.newPass(b)
+	if err != nil {
+		panic(err)
+	}
+	m.buf.key, m.buf.drops = key, m.dropout > 0
+	defer func() { m.buf.drops = false }()
+	m.selectLabelled(p)
+	m.reserve(p.rows, false)
+	m.run(p, nil, false)
+	return m.headLoss(p, 1, false)
+}

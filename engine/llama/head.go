@@ -1,0 +1,111 @@
+package llama
+
+import "lorad/engine"
+
+// logitsBudget is how many logits exist at a time: 4 MiB in float32.
+const logitsBudget = 1 << 20
+
+// headChunk is the number of rows whose logits are computed together: at least 32, so that the product is worth its weights' traffic,
+// and a multiple of 8 for dropout's masks.
+func (m *Model[T]) headChunk() int { return max(32, logitsBudget/m.cfg.VocabSize) &^ 7 }
+
+// selectLabelled lists the rows that carry loss.
+func (m *Model[T]) selectLabelled(p *pass) {
+	b := &m.buf
+	b.labelled, b.targets = b.labelled[:0], b.targets[:0]
+	for i, l := range p.labels {
+		if l != engine.Ignore {
+			b.labelled, b.targets = append(b.labelled, int32(i)), append(b.targets, l)
+		}
+	}
+}
+
+// gather copies the listed rows of the last layer's output together and normalises them.
+func (m *Model[T]) gather(rows []int32) {
+	b, h := &m.buf, m.cfg.HiddenSize
+	m.reserveHead(len(rows))
+	for i, r := range rows {
+		copy(b.hx[i*h:(i+1)*h], b.last[int(r)*h:])
+	}
+	m.normalise(len(rows), b.hn, b.hinv, b.hx, &m.norm)
+}
+
+// headLoss is the sum of the losses of the labelled rows. With grad it also computes the head's gradients and dres.
+func (m *Model[T]) headLoss(p *pass, scale T, grad bool) float64 {
+	b, h := &m.buf, m.cfg.HiddenSize
+	n, chunk := len(b.labelled), m.headChunk()
+	below := grad && (m.lowest < len(m.layers) || m.norm.trainable())
+	m.gather(b.labelled)
+	for lo := 0; lo < n; lo += chunk {
+		rows := min(chunk, n-lo)
+		x := b.hn[lo*h : (lo+rows)*h]
+		m.forward(&m.head, rows, lo, x, b.logits, b.hu, false)
+		m.crossEntropy(rows, lo, scale, grad)
+		if grad {
+			var dx []T
+			if below {
+				dx = b.dhn[lo*h : (lo+rows)*h]
+			}
+			m.backward(&m.head, rows, lo, x, b.hu, b.logits, dx, false, lo > 0)
+		}
+	}
+	if below {
+		m.scatter(p)
+	}
+	var sum float64
+	for _, l := range b.losses[:n] {
+		sum += l
+	}
+	return sum
+}
+
+func (m *Model[T]) crossEntropy(rows, lo int, scale T, grad bool) {
+	b, v := &m.buf, m.cfg.VocabSize
+	block := max(1, 1<<15/v)
+	m.ops.Parallel((rows+block-1)/block, func(i int) {
+		from, to := i*block, min((i+1)*block, rows)
+		m.ops.CrossEntropy(to-from, v, b.logits[from*v:to*v], b.targets[lo+from:lo+to], b.losses[lo+from:lo+to], scale, grad)
+	})
+}
+
+// scatter takes the gradient of the normalised labelled rows through the norm and back to their places in dres; other rows get 0.
+func (m *Model[T]) scatter(p *pass) {
+	b, h, n := &m.buf, m.cfg.HiddenSize, len(m.buf.labelled)
+	clear(b.dhx[:n*h])
+	m.normaliseBackward(n, b.dhx, b.dhn, b.hx, b.hinv, &m.norm)
+	clear(b.dres[:p.rows*h])
+	for i, r := range b.labelled {
+		copy(b.dres[int(r)*h:(int(r)+1)*h], b.dhx[i*h:])
+	}
+}
+
+// Logits returns the [len(tokens), vocab] logits of one sequence, without dropout.
+func (m *Model[T]) Logits(tokens []int32) ([]T, error) {
+	labels := make([]int32, len(tokens))
+	for i := range labels {
+		labels[i] = engine.Ignore
+	}
+	p, err := m.newPass(engine.Batch{Tokens: tokens, Labels: labels, Starts: []int32{0, int32(len(tokens))}})
+	if err != nil {
+		return nil, err
+	}
+	m.reserve(p.rows, false)
+	m.run(p, nil, false)
+	rows := make([]int32, len(tokens))
+	for i := range rows {
+		rows[i] = int32(i)
+	}
+	return m.project(rows), nil
+}
+
+// project returns the logits of some rows, in a slice of their own.
+func (m *Model[T]) project(rows []int32) []T {
+	b, h, v := &m.buf, m.cfg.HiddenSize, m.cfg.VocabSize
+	out := make([]T, len(rows)*v)
+	m.gather(rows)
+	for lo := 0; lo < len(rows); lo += m.headChunk() {
+		n := min(m.headChunk(), len(rows)-lo)
+		m.forward(&m.head, n, lo, b.hn[lo*h:(lo+n)*h], out[lo*v:], b.hu, false)
+	}
+	return out
+}

@@ -1,0 +1,118 @@
+package llama
+
+import (
+	"lorad/engine/kernel"
+	"lorad/engine/lora"
+)
+
+// linear is y = x W^T + bias + scale * B(A(dropout(x))). bias, a and b have no data where there is none.
+type linear[T kernel.Float] struct {
+	in, out int
+	w, bias weight[T] // [out,in], [out]
+	a, b    weight[T] // [rank,in], [out,rank]
+	site    int       // numbers the adapters of a model, for dropout
+}
+
+func (l *linear[T]) trainable() bool {
+	return l.w.trainable() || l.bias.trainable() || l.a.trainable()
+}
+
+// forward writes y[rows,out], or adds to it if acc. u[rows,rank] keeps scale*A(dropout(x)) for the backward pass. row0 is the
+// place of the first row among all rows that the layer sees in this step.
+func (m *Model[T]) forward(l *linear[T], rows, row0 int, x, y, u []T, acc bool) {
+	m.ops.Gemm(false, true, rows, l.out, l.in, x, l.in, l.w.data, l.in, y, l.out, acc)
+	if l.bias.data != nil {
+		for i := range rows {
+			m.ops.Axpy(1, l.bias.data, y[i*l.out:(i+1)*l.out])
+		}
+	}
+	if l.a.data == nil {
+		return
+	}
+	x = m.dropped(l, rows, row0, x)
+	m.ops.Gemm(false, true, rows, m.rank, l.in, x, l.in, l.a.data, l.in, u, m.rank, false)
+	scaleBy(m.scale, u[:rows*m.rank])
+	m.ops.Gemm(false, true, rows, l.out, m.rank, u, m.rank, l.b.data, m.rank, y, l.out, true)
+}
+
+// backward takes dy[rows,out], adds nothing to the gradients it does not need, and writes dx[rows,in] (or adds to it, if acc), unless dx is
+// nil. more: rows of this layer came before in this step, so gradients of parameters are added to.
+func (m *Model[T]) backward(l *linear[T], rows, row0 int, x, u, dy, dx []T, acc, more bool) {
+	g := m.buf.grad
+	if gw := l.w.grad(g); gw != nil {
+		m.ops.Gemm(true, false, l.out, l.in, rows, dy, l.out, x, l.in, gw, l.in, more)
+	}
+	if gb := l.bias.grad(g); gb != nil {
+		m.columnSum(gb, dy, rows, more)
+	}
+	if dx != nil {
+		m.ops.Gemm(false, false, rows, l.in, l.out, dy, l.out, l.w.data, l.in, dx, l.in, acc)
+	}
+	if l.a.data != nil {
+		m.backwardLoRA(l, rows, row0, x, u, dy, dx, more)
+	}
+}
+
+// backwardLoRA: with u = s*A(xd) and du = s*B^T dy: dB = dy^T u, dA = du^T xd, and dx gets dropout's mask of A^T du added.
+func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy, dx []T, more bool) {
+	r, g, du := m.rank, m.buf.grad, m.buf.du
+	m.ops.Gemm(true, false, l.out, r, rows, dy, l.out, u, r, l.b.grad(g), r, more)
+	m.ops.Gemm(false, false, rows, r, l.out, dy, l.out, l.b.data, r, du, r, false)
+	scaleBy(m.scale, du[:rows*r])
+	xd := m.dropped(l, rows, row0, x)
+	m.ops.Gemm(true, false, r, l.in, rows, du, r, xd, l.in, l.a.grad(g), l.in, more)
+	if dx == nil {
+		return
+	}
+	if !m.buf.drops {
+		m.ops.Gemm(false, false, rows, l.in, r, du, r, l.a.data, l.in, dx, l.in, true)
+		return
+	}
+	back := m.buf.drop // xd is not needed any more
+	m.ops.Gemm(false, false, rows, l.in, r, du, r, l.a.data, l.in, back, l.in, false)
+	d := lora.NewDropout(m.dropout, m.buf.key, l.site)
+	m.eachRows(rows, func(lo, hi int) {
+		s := back[lo*l.in : hi*l.in]
+		lora.Apply(d, (row0+lo)*l.in, s, s)
+		m.ops.Axpy(1, s, dx[lo*l.in:hi*l.in])
+	})
+}
+
+// dropped is dropout(x): x itself when nothing is dropped. The backward pass draws the same mask again instead of keeping it.
+func (m *Model[T]) dropped(l *linear[T], rows, row0 int, x []T) []T {
+	if !m.buf.drops {
+		return x
+	}
+	y, d := m.buf.drop, lora.NewDropout(m.dropout, m.buf.key, l.site)
+	m.eachRows(rows, func(lo, hi int) {
+		lora.Apply(d, (row0+lo)*l.in, y[lo*l.in:hi*l.in], x[lo*l.in:hi*l.in])
+	})
+	return y
+}
+
+// columnSum writes (or adds to) sum[n] the sum of the rows of x.
+func (m *Model[T]) columnSum(sum, x []T, rows int, more bool) {
+	if !more {
+		clear(sum)
+	}
+	for i := range rows {
+		m.ops.Axpy(1, x[i*len(sum):(i+1)*len(sum)], sum)
+	}
+}
+
+func scaleBy[T kernel.Float](s T, x []T) {
+	for i := range x {
+		x[i] *= s
+	}
+}
+
+// rowBlock is how rows are cut for Parallel: a constant, so that partial sums do not depend on the machine; a multiple of 8, as
+// dropout's masks are.
+const rowBlock = 64
+
+// eachRows runs f on blocks of rows.
+func (m *Model[T]) eachRows(rows int, f func(lo, hi int)) {
+	m.ops.Parallel((rows+rowBlock-1)/rowBlock, func(i int) {
+		f(i*rowBlock, min((i+1)*rowBlock, rows))
+	})
+}

@@ -1,0 +1,150 @@
+// Package llama is the training maths of Llama-architecture models: forward, backward, and generation.
+//
+// It is written once, generic over float32 and float64: float32 trains, and float64 with the reference operations checks the
+// backward pass against central differences, through the very same lines. There is no tape and no graph: the backward pass is
+// the forward pass read upwards, with the activations that it needs kept per layer.
+//
+// Batches are ragged (engine.Batch): all rows of all sequences are concatenated, so every matrix product sees one tall matrix and
+// nothing is spent on padding; only RoPE and attention know where sequences begin. The output head sees labelled rows only, and
+// never more than a few megabytes of logits at a time.
+//
+// Nothing that is not needed is computed: frozen weights get no gradient, and the backward pass ends at the lowest trainable layer.
+// Activations of layers below it share one set of buffers. Buffers grow to the largest batch seen and are reused.
+//
+// Determinism: work is cut into pieces by fixed sizes (64 rows; one sequence and key-value head), never by the number of threads, and
+// partial sums are added in the order of the pieces. Sources of the formulas: Hugging Face's modeling_llama.py and PEFT's
+// LoRA layer, which the tests compare with.
+package llama
+
+import (
+	"fmt"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+	"lorad/model"
+	"lorad/model/peft"
+)
+
+// Weights is where frozen and initial values come from, by Hugging Face's names (model.layers.0.self_attn.q_proj.weight).
+// A tensor that does not exist is an error for which errors.Is(err, fs.ErrNotExist) holds.
+type Weights interface {
+	Tensor(name string) (data []float32, shape []int, err error)
+}
+
+// Adapter says what is trained. With neither Full nor LoRA nothing is, and the model only evaluates.
+type Adapter struct {
+	Full bool                 // all weights are trainable
+	LoRA *peft.LoraConfig     // or: low-rank adapters
+	Init map[string][]float32 // initial values by tensor name, in place of random ones (or of Weights, with Full)
+	Seed uint64               // of initial values
+}
+
+// Model is a network, its trainable parameters, and the buffers of its steps. It is not safe for concurrent use.
+type Model[T kernel.Float] struct {
+	cfg    model.Config
+	ops    kernel.Ops[T]
+	layout []engine.Tensor
+	params []T
+
+	embed  weight[T] // [vocab, hidden]
+	layers []layer[T]
+	norm   weight[T] // [hidden]
+	head   linear[T] // its weight is embed's when tied
+
+	lowest  int     // the lowest layer with a trainable tensor; 0 if the embedding is trainable, NumLayers if no layer has one
+	dropout float64 // on the input of lora_A
+	scale   T       // of B(A(x))
+	rank    int
+
+	rope rope[T]
+	buf  buffers[T]
+	free scratch[T]
+}
+
+var _ engine.Trainer = (*Model[float32])(nil)
+
+// layer is one decoder block.
+type layer[T kernel.Float] struct {
+	norm1, norm2   weight[T]
+	q, k, v, o     linear[T]
+	gate, up, down linear[T]
+}
+
+// New builds a model. Weights of a frozen model must all exist. With Adapter.Full, and no weight at all in w (or w nil), they start
+// as N(0, 0.02^2) and norms as 1; some but not all missing is an error, for that is a damaged checkpoint.
+func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops[T]) (*Model[T], error) {
+	m := &Model[T]{cfg: cfg, ops: ops, layers: make([]layer[T], max(0, min(cfg.NumLayers, 1<<12)))}
+	if err := check(cfg, ad); err != nil {
+		return nil, err
+	}
+	var err error
+	if m.rope, err = newRope[T](cfg); err != nil {
+		return nil, err
+	}
+	if ad.LoRA != nil {
+		m.rank, m.dropout, m.scale = ad.LoRA.R, ad.LoRA.Dropout, T(ad.LoRA.Scale())
+	}
+	b := builder[T]{m: m, from: w, ad: ad}
+	if err := b.build(); err != nil {
+		return nil, err
+	}
+	m.lowest = m.lowestTrainable()
+	return m, nil
+}
+
+func check(cfg model.Config, ad Adapter) error {
+	bad := func(what string, v any) error {
+		return fmt.Errorf("llama: config: %s is %v; fix the model's config.json", what, v)
+	}
+	switch {
+	case cfg.NumLayers < 1 || cfg.NumLayers > 1<<12:
+		return bad("num_hidden_layers", cfg.NumLayers)
+	case cfg.HiddenSize < 1 || cfg.IntermediateSize < 1 || cfg.VocabSize < 1:
+		return bad("hidden, intermediate or vocabulary size", []int{cfg.HiddenSize, cfg.IntermediateSize, cfg.VocabSize})
+	case cfg.NumHeads < 1 || cfg.NumKVHeads < 1 || cfg.NumHeads%cfg.NumKVHeads != 0:
+		return bad("num_attention_heads, num_key_value_heads", []int{cfg.NumHeads, cfg.NumKVHeads})
+	case cfg.HeadDim < 2 || cfg.HeadDim%2 != 0:
+		return bad("head_dim", cfg.HeadDim)
+	case ad.Full && ad.LoRA != nil:
+		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
+	case ad.LoRA != nil:
+		return ad.LoRA.Validate()
+	}
+	return nil
+}
+
+// Layout lists the trainable tensors in the order of their offsets: by layer, in the order of the forward pass, A before B.
+func (m *Model[T]) Layout() []engine.Tensor { return m.layout }
+
+// Params is the live flat vector of trainable parameters.
+func (m *Model[T]) Params() []T { return m.params }
+
+// Changed has nothing to drop: all products read Params directly.
+func (m *Model[T]) Changed() {}
+
+// Config is the shape of the model.
+func (m *Model[T]) Config() model.Config { return m.cfg }
+
+func (m *Model[T]) lowestTrainable() int {
+	if m.embed.trainable() {
+		return 0
+	}
+	for i := range m.layers {
+		if m.layers[i].attnTrainable() || m.layers[i].mlpTrainable() {
+			return i
+		}
+	}
+	return len(m.layers)
+}
+
+func (l *layer[T]) attnTrainable() bool {
+	return l.norm1.trainable() || l.qkvTrainable() || l.o.trainable()
+}
+
+func (l *layer[T]) qkvTrainable() bool {
+	return l.q.trainable() || l.k.trainable() || l.v.trainable()
+}
+
+func (l *layer[T]) mlpTrainable() bool {
+	return l.norm2.trainable() || l.gate.trainable() || l.up.trainable() || l.down.trainable()
+}

@@ -1,0 +1,67 @@
+package llama
+
+import (
+	"fmt"
+	"math"
+
+	"lorad/engine/kernel"
+	"lorad/model"
+)
+
+// rope holds the rotations of positions 0..rows-1: cos and sin are [rows, headDim/2].
+type rope[T kernel.Float] struct {
+	inv      []float32
+	rows     int
+	scale    T // of the scores, 1/sqrt(headDim)
+	cos, sin []T
+}
+
+func newRope[T kernel.Float](cfg model.Config) (rope[T], error) {
+	inv := make([]float32, cfg.HeadDim/2)
+	for i := range inv {
+		inv[i] = float32(1 / math.Pow(cfg.RopeTheta, float64(2*i)/float64(cfg.HeadDim)))
+	}
+	s := cfg.RopeScaling
+	switch s.Type {
+	case "", "default":
+	case "linear":
+		for i := range inv {
+			inv[i] /= float32(s.Factor)
+		}
+	case "llama3":
+		for i := range inv {
+			inv[i] = float32(llama3(float64(inv[i]), s))
+		}
+	default:
+		return rope[T]{}, fmt.Errorf("llama: config: rope type %q: not supported; lorad knows default, linear and llama3", s.Type)
+	}
+	return rope[T]{inv: inv, scale: T(1 / math.Sqrt(float64(cfg.HeadDim)))}, nil
+}
+
+// llama3 slows down long wavelengths by Factor, keeps short ones, and blends between (transformers' modeling_rope_utils.py).
+func llama3(inv float64, s model.RopeScaling) float64 {
+	wavelen, old := 2*math.Pi/inv, float64(s.OriginalMaxPosition)
+	switch {
+	case wavelen > old/s.LowFreqFactor:
+		return inv / s.Factor
+	case wavelen < old/s.HighFreqFactor:
+		return inv
+	}
+	smooth := (old/wavelen - s.LowFreqFactor) / (s.HighFreqFactor - s.LowFreqFactor)
+	return (1-smooth)*inv/s.Factor + smooth*inv
+}
+
+// reserve extends the tables to a number of positions. Angles are products in float32, as in Hugging Face.
+func (r *rope[T]) reserve(rows int) {
+	if rows <= r.rows {
+		return
+	}
+	rows = (rows + 255) &^ 255
+	for p := r.rows; p < rows; p++ {
+		for _, f := range r.inv {
+			sin, cos := math.Sincos(float64(float32(p) * f))
+			r.cos, r.sin = append(r.cos, T(cos)), append(r.sin, T(sin))
+		}
+	}
+	r.rows = rows
+}

@@ -1,0 +1,183 @@
+package llama
+
+import (
+	"fmt"
+
+	"lorad/engine"
+)
+
+// Gradient overwrites grad with d(scale * sum of token losses)/d(Params) and returns the unscaled sum, in nats.
+func (m *Model[T]) Gradient(b engine.Batch, scale float32, key engine.Key, grad []T) (float64, error) {
+	if len(grad) != len(m.params) {
+		return 0, fmt.Errorf("llama: gradient: %d elements, but the model trains %d", len(grad), len(m.params))
+	}
+	p, err := m.newPass(b)
+	if err != nil {
+		return 0, err
+	}
+	m.buf.grad, m.buf.key, m.buf.drops = grad, key, m.dropout > 0
+	defer func() { m.buf.grad, m.buf.drops = nil, false }()
+	if m.selectLabelled(p); len(m.buf.labelled) == 0 {
+		clear(grad)
+		return 0, nil
+	}
+	m.reserve(p.rows, true)
+	m.run(p, nil, true)
+	loss := m.headLoss(p, T(scale), true)
+	for i := len(m.layers) - 1; i >= m.lowest; i-- {
+		m.backwardLayer(i, p)
+	}
+	m.backwardEmbedding(p)
+	return loss, nil
+}
+
+// Loss is the sum of the token losses without dropout, in nats.
+func (m *Model[T]) Loss(b engine.Batch) (float64, error) {
+	p, err := m.newPass(b)
+	if err != nil {
+		return 0, err
+	}
+	if m.selectLabelled(p); len(m.buf.labelled) == 0 {
+		return 0, nil
+	}
+	m.reserve(p.rows, false)
+	m.run(p, nil, false)
+	return m.headLoss(p, 1, false), nil
+}
+
+// run is the forward pass up to the last layer's output.
+func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
+	h, x := m.cfg.HiddenSize, m.act(0, train).x
+	for i, t := range p.tokens {
+		copy(x[i*h:(i+1)*h], m.embed.data[int(t)*h:])
+	}
+	for i := range m.layers {
+		out := m.buf.last
+		if i+1 < len(m.layers) {
+			out = m.act(i+1, train).x
+		}
+		m.forwardLayer(i, p, c, m.act(i, train), out)
+	}
+}
+
+// forwardLayer: x2 = x + o(attention(norm1(x))), out = x2 + down(silu(gate(n2)) * up(n2)) with n2 = norm2(x2).
+func (m *Model[T]) forwardLayer(i int, p *pass, c *cache[T], a *act[T], out []T) {
+	l, n := &m.layers[i], p.rows
+	k, v, at := a.k, a.v, 0
+	if c != nil {
+		k, v, at = c.k[i], c.v[i], p.past*l.k.out
+	}
+	m.normalise(n, a.n1, a.inv1, a.x, &l.norm1)
+	m.forward(&l.q, n, 0, a.n1, a.q, a.uq, false)
+	m.forward(&l.k, n, 0, a.n1, k[at:], a.uk, false)
+	m.forward(&l.v, n, 0, a.n1, v[at:], a.uv, false)
+	m.attend(p, a, k, v)
+	hidden := n * m.cfg.HiddenSize
+	copy(a.x2[:hidden], a.x)
+	m.forward(&l.o, n, 0, a.o, a.x2, a.uo, true)
+	m.normalise(n, a.n2, a.inv2, a.x2, &l.norm2)
+	m.forward(&l.gate, n, 0, a.n2, a.gate, a.ugate, false)
+	m.forward(&l.up, n, 0, a.n2, a.up, a.uup, false)
+	m.eachRows(n, func(lo, hi int) {
+		f := l.gate.out
+		m.ops.SwiGLU(a.h[lo*f:hi*f], a.gate[lo*f:hi*f], a.up[lo*f:hi*f])
+	})
+	copy(out[:hidden], a.x2)
+	m.forward(&l.down, n, 0, a.h, out, a.udown, true)
+}
+
+// backwardLayer takes the gradient of the layer's output in dres and leaves that of its input there, if anything below needs it.
+func (m *Model[T]) backwardLayer(i int, p *pass) {
+	l, a := &m.layers[i], m.act(i, true)
+	below := i > m.lowest || m.embed.trainable()
+	attn := below || l.attnTrainable()
+	m.backwardMLP(l, a, p.rows, attn)
+	if attn {
+		m.backwardAttention(l, a, p, below)
+	}
+}
+
+func (m *Model[T]) backwardMLP(l *layer[T], a *act[T], n int, below bool) {
+	b := &m.buf
+	norm := below || l.norm2.trainable()
+	var dh, dn []T
+	if norm {
+		dn = b.dnorm
+	}
+	if norm || l.gate.trainable() || l.up.trainable() {
+		dh = b.dh
+	}
+	m.backward(&l.down, n, 0, a.h, a.udown, b.dres, dh, false, false)
+	if dh == nil {
+		return
+	}
+	m.eachRows(n, func(lo, hi int) {
+		lo, hi = lo*l.gate.out, hi*l.gate.out
+		m.ops.SwiGLUBackward(b.dgate[lo:hi], dh[lo:hi], dh[lo:hi], a.gate[lo:hi], a.up[lo:hi])
+	})
+	m.backward(&l.gate, n, 0, a.n2, a.ugate, b.dgate, dn, false, false)
+	m.backward(&l.up, n, 0, a.n2, a.uup, dh, dn, true, false)
+	if norm {
+		m.normaliseBackward(n, b.dres, dn, a.x2, a.inv2, &l.norm2)
+	}
+}
+
+func (m *Model[T]) backwardAttention(l *layer[T], a *act[T], p *pass, below bool) {
+	b, n := &m.buf, p.rows
+	norm := below || l.norm1.trainable()
+	var dq, dn []T
+	if norm {
+		dn = b.dnorm
+	}
+	if norm || l.qkvTrainable() {
+		dq = b.dq
+	}
+	m.backward(&l.o, n, 0, a.o, a.uo, b.dres, dq, false, false)
+	if dq == nil {
+		return
+	}
+	m.attendBackward(p, a, dq, b.dk, b.dv)
+	m.backward(&l.q, n, 0, a.n1, a.uq, dq, dn, false, false)
+	m.backward(&l.k, n, 0, a.n1, a.uk, b.dk, dn, true, false)
+	m.backward(&l.v, n, 0, a.n1, a.uv, b.dv, dn, true, false)
+	if norm {
+		m.normaliseBackward(n, b.dres, dn, a.x, a.inv1, &l.norm1)
+	}
+}
+
+// backwardEmbedding adds the gradient of each row to its token's. A tied embedding already holds the head's share.
+func (m *Model[T]) backwardEmbedding(p *pass) {
+	g, h := m.embed.grad(m.buf.grad), m.cfg.HiddenSize
+	if g == nil {
+		return
+	}
+	if !m.cfg.TieEmbeddings {
+		clear(g)
+	}
+	for i, t := range p.tokens {
+		m.ops.Axpy(1, m.buf.dres[i*h:(i+1)*h], g[int(t)*h:(int(t)+1)*h])
+	}
+}
+
+func (m *Model[T]) normalise(rows int, y, inv, x []T, w *weight[T]) {
+	h, eps := m.cfg.HiddenSize, T(m.cfg.RMSNormEps)
+	m.eachRows(rows, func(lo, hi int) {
+		m.ops.RMSNorm(hi-lo, h, y[lo*h:hi*h], inv[lo:hi], x[lo*h:hi*h], w.data, eps)
+	})
+}
+
+// normaliseBackward adds to dx. The gradient of the weight is summed per block of rows, then over blocks in their order.
+func (m *Model[T]) normaliseBackward(rows int, dx, dy, x, inv []T, w *weight[T]) {
+	h, gw, partial := m.cfg.HiddenSize, w.grad(m.buf.grad), m.buf.partial
+	m.eachRows(rows, func(lo, hi int) {
+		var dw []T
+		if gw != nil {
+			dw = partial[lo/rowBlock*h : (lo/rowBlock+1)*h]
+			clear(dw)
+		}
+		m.ops.RMSNormBackward(hi-lo, h, dx[lo*h:hi*h], dw, dy[lo*h:hi*h], x[lo*h:hi*h], w.data, inv[lo:hi])
+	})
+	if gw != nil {
+		m.columnSum(gw, partial, (rows+rowBlock-1)/rowBlock, false)
+	}
+}

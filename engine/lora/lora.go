@@ -1,0 +1,93 @@
+// Package lora is the randomness and the small maths of low-rank adapters: y = W x + scale * B(A(dropout(x))).
+//
+// Every draw comes from a counter-based generator keyed by what the draw is for: the seed and the tensor's name for initial
+// values; seed, step, micro-batch, site and element for dropout. So a step is a pure function, whoever computes it, and a
+// micro-batch that is computed again after a failure has the same bits.
+//
+// Why not math/rand: a stream has a position, and a position depends on who drew before.
+package lora
+
+import (
+	"math"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+)
+
+// InitA fills an [r,in] tensor with U(-1/sqrt(in), 1/sqrt(in)), which is what PEFT's kaiming_uniform(a=sqrt(5)) amounts to.
+func InitA[T kernel.Float](a []T, in int, seed uint64, name string) {
+	p, bound := NewPhilox(seed^Name(name)), 1/math.Sqrt(float64(in))
+	each(p, len(a), func(i int, w uint32) {
+		a[i] = T(float32(bound * (2*Uniform(w) - 1)))
+	})
+}
+
+// InitNormal fills w with N(0, std^2) by Box and Muller's transform.
+func InitNormal[T kernel.Float](w []T, std float64, seed uint64, name string) {
+	p := NewPhilox(seed ^ Name(name))
+	for i := 0; i < len(w); i += 2 {
+		a, b, _, _ := p.At(uint32(i), uint32(i>>32), 1, 0)
+		radius := std * math.Sqrt(-2*math.Log(1-Uniform(a))) // 1-u is in (0, 1]
+		sin, cos := math.Sincos(2 * math.Pi * Uniform(b))
+		w[i] = T(float32(radius * cos))
+		if i+1 < len(w) {
+			w[i+1] = T(float32(radius * sin))
+		}
+	}
+}
+
+// each visits n words of a generator, four per counter value.
+func each(p Philox, n int, f func(i int, w uint32)) {
+	for i := 0; i < n; i += 4 {
+		a, b, c, d := p.At(uint32(i/4), uint32(i>>34), 0, 0)
+		for j, w := range [4]uint32{a, b, c, d} {
+			if i+j < n {
+				f(i+j, w)
+			}
+		}
+	}
+}
+
+// Dropout is the mask of one site in one micro-batch. The zero value drops nothing.
+type Dropout struct {
+	philox    Philox
+	site      uint32
+	step      uint32
+	threshold uint32 // a 16-bit draw below it drops
+	Keep      float64
+}
+
+// NewDropout keeps an element with probability 1-p, rounded to a multiple of 2^-16. Site numbers the adapter within the model.
+func NewDropout(p float64, key engine.Key, site int) Dropout {
+	t := min(uint32(math.Round(p*65536)), 65535)
+	return Dropout{NewPhilox(key.Seed ^ uint64(key.Micro)*0x9E3779B97F4A7C15), uint32(site), key.Step, t, 1 - float64(t)/65536}
+}
+
+// Apply writes y = x * mask / keep for elements first .. first+len(x) of the site; first is a multiple of 8. y may be x.
+func Apply[T kernel.Float](d Dropout, first int, y, x []T) {
+	s := T(1 / d.Keep)
+	for i := 0; i < len(x); i += 8 {
+		m := d.mask(uint64(first+i) / 8)
+		for j := range min(8, len(x)-i) {
+			if m>>j&1 != 0 {
+				y[i+j] = x[i+j] * s
+			} else {
+				y[i+j] = 0
+			}
+		}
+	}
+}
+
+// mask has bit j set if element 8*block+j is kept.
+func (d Dropout) mask(block uint64) (m uint8) {
+	a, b, c, e := d.philox.At(uint32(block), uint32(block>>32), d.site, d.step)
+	for j, w := range [4]uint32{a, b, c, e} {
+		if w&0xffff >= d.threshold {
+			m |= 1 << (2 * j)
+		}
+		if w>>16 >= d.threshold {
+			m |= 2 << (2 * j)
+		}
+	}
+	return m
+}
