@@ -321,6 +321,7 @@ type Spec struct {
 	HomeNode        string                 `protobuf:"bytes,8,opt,name=home_node,json=homeNode,proto3" json:"home_node,omitempty"`                   // writes output_dir
 	OutputDir       string                 `protobuf:"bytes,9,opt,name=output_dir,json=outputDir,proto3" json:"output_dir,omitempty"`                // absolute, on home_node
 	SubmittedUnixMs int64                  `protobuf:"varint,10,opt,name=submitted_unix_ms,json=submittedUnixMs,proto3" json:"submitted_unix_ms,omitempty"`
+	BaseModel       string                 `protobuf:"bytes,11,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"` // as the user named it; for adapter_config.json and the model card
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -423,6 +424,13 @@ func (x *Spec) GetSubmittedUnixMs() int64 {
 		return x.SubmittedUnixMs
 	}
 	return 0
+}
+
+func (x *Spec) GetBaseModel() string {
+	if x != nil {
+		return x.BaseModel
+	}
+	return ""
 }
 
 // Lease is what the leader decided: these members may do these steps.
@@ -3208,7 +3216,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x04R\x04size\"\xb9\x02\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\"\xd8\x02\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
@@ -3221,7 +3229,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"output_dir\x18\t \x01(\tR\toutputDir\x12*\n" +
 	"\x11submitted_unix_ms\x18\n" +
-	" \x01(\x03R\x0fsubmittedUnixMs\"\x93\x01\n" +
+	" \x01(\x03R\x0fsubmittedUnixMs\x12\x1d\n" +
+	"\n" +
+	"base_model\x18\v \x01(\tR\tbaseModel\"\x93\x01\n" +
 	"\x05Lease\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
