@@ -1,0 +1,152 @@
+package allreduce
+
+import (
+	"fmt"
+	"math"
+)
+
+// The trailer's slots, after the gradient. The micro-batch counters follow.
+const (
+	slotLoss = iota
+	slotTokens
+	slotTotal
+	slotVotes
+	slotMicros
+)
+
+const (
+	lossScale = 1 << 30        // the unit of the loss is 2^-30 nat
+	flagged   = int64(1) << 32 // added to a micro-batch's counter when it was trapped
+	maxMicros = 1 << 20
+	maxParams = 1 << 36
+)
+
+// Accum is one member's share of a step: the exact sum of the micro-batches it computed. It is not safe for
+// concurrent use, and must not change while a Reduce reads it.
+type Accum struct {
+	params, micros, unitLog2 int
+
+	scale float64 // 2^-unitLog2
+	limit float64 // 2^62/micros: micros values below it cannot overflow an int64
+	v     []int64 // [params + slotMicros + micros]
+}
+
+// NewAccum makes an empty accumulator for params parameters (0 is fine: losses only) and micros micro-batches
+// per step. The unit of the gradient is 2^unitLog2, -62..0. It panics on arguments out of range.
+func NewAccum(params, micros, unitLog2 int) *Accum {
+	if params < 0 || params > maxParams || micros < 1 || micros > maxMicros || unitLog2 < -62 || unitLog2 > 0 {
+		panic(fmt.Sprintf("allreduce.NewAccum(%d, %d, %d): out of range", params, micros, unitLog2))
+	}
+	return &Accum{
+		params: params, micros: micros, unitLog2: unitLog2,
+		scale: math.Ldexp(1, -unitLog2),
+		limit: math.Ldexp(1, 62) / float64(micros),
+		v:     make([]int64, params+slotMicros+micros),
+	}
+}
+
+// Reset empties the accumulator for the next step and keeps its memory.
+func (a *Accum) Reset() { clear(a.v) }
+
+// Micros is the number of micro-batches of a step, M.
+func (a *Accum) Micros() int { return a.micros }
+
+// Has says whether micro-batch mb was added since the last Reset.
+func (a *Accum) Has(mb int) bool {
+	return mb >= 0 && mb < a.micros && *a.counter(mb) != 0
+}
+
+// Bitmap appends one bit per micro-batch, least significant first: the ones added since the last Reset.
+func (a *Accum) Bitmap(dst []byte) []byte {
+	at := len(dst)
+	dst = append(dst, make([]byte, (a.micros+7)/8)...)
+	for mb := range a.micros {
+		if a.Has(mb) {
+			dst[at+mb/8] |= 1 << (mb % 8)
+		}
+	}
+	return dst
+}
+
+// Vote sets this member's vote (to stop, to checkpoint: the caller's business); Sum.Votes counts the members
+// that said yes. A vote lasts until Reset.
+func (a *Accum) Vote(yes bool) {
+	a.v[a.params+slotVotes] = 0
+	if yes {
+		a.v[a.params+slotVotes] = 1
+	}
+}
+
+// Add quantises micro-batch mb's gradient g (len params) to the nearest multiple of the unit, ties to even, and
+// adds it, with the summed loss in nats, the labelled tokens and all tokens. A second Add of the same mb
+// changes nothing and returns nil: a retry is harmless.
+//
+// A value that is NaN, infinite or not below 2^62/M units traps the micro-batch: it then contributes nothing
+// but its flag, which every member reads in Sum.Bad. That is no error here. Errors are the caller's mistakes.
+func (a *Accum) Add(mb int, g []float32, loss float64, tokens, total int64) error {
+	if err := a.check(mb, len(g), tokens, total); err != nil {
+		return err
+	}
+	if a.Has(mb) {
+		return nil
+	}
+	q := math.RoundToEven(loss * lossScale)
+	if !a.fits(q) || !a.addGrad(g) {
+		*a.counter(mb) = 1 + flagged
+		return nil
+	}
+	t := a.v[a.params:]
+	t[slotLoss] += int64(q)
+	t[slotTokens] += tokens
+	t[slotTotal] += total
+	*a.counter(mb) = 1
+	return nil
+}
+
+func (a *Accum) check(mb, n int, tokens, total int64) error {
+	switch {
+	case mb < 0 || mb >= a.micros:
+		return fmt.Errorf("accumulate micro-batch %d: out of range: the step has %d", mb, a.micros)
+	case n != a.params:
+		return fmt.Errorf("accumulate micro-batch %d: wrong length: %d values for %d parameters", mb, n, a.params)
+	case tokens < 0 || total < 0 || !a.fits(float64(tokens)) || !a.fits(float64(total)):
+		return fmt.Errorf("accumulate micro-batch %d: impossible counts: %d labelled of %d tokens", mb, tokens, total)
+	}
+	return nil
+}
+
+// fits is false for NaN.
+func (a *Accum) fits(q float64) bool { return q > -a.limit && q < a.limit }
+
+func (a *Accum) counter(mb int) *int64 { return &a.v[a.params+slotMicros+mb] }
+
+// addGrad adds the quantised g, or nothing at all when a value is out of range.
+func (a *Accum) addGrad(g []float32) bool {
+	n := accumulate(a.v[:len(g)], g, a.scale, a.limit)
+	if n == len(g) {
+		return true
+	}
+	retract(a.v[:n], g[:n], a.scale)
+	return false
+}
+
+// accumulate adds round(g*scale) to v and stops at the first value out of range; it returns how many it added.
+// scale is a power of two, so the product in f64 is exact and RoundToEven is the only rounding.
+func accumulate(v []int64, g []float32, scale, limit float64) int {
+	v = v[:len(g)]
+	for i, x := range g {
+		q := float64(x) * scale
+		if !(q > -limit && q < limit) {
+			return i
+		}
+		v[i] += int64(math.RoundToEven(q))
+	}
+	return len(g)
+}
+
+// retract takes back what accumulate added.
+func retract(v []int64, g []float32, scale float64) {
+	for i, x := range g {
+		v[i] -= int64(math.RoundToEven(float64(x) * scale))
+	}
+}

@@ -1,0 +1,361 @@
+package allreduce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of a Config, and how long a group that ends waits for its neighbours' last word.
+const (
+	DefaultSilence   = 5 * time.Second
+	DefaultHeartbeat = 200 * time.Millisecond
+	lingerAbort      = 250 * time.Millisecond
+	lingerBye        = time.Second
+	hearsay          = 100 * time.Millisecond
+)
+
+// Why a group ended, besides what its links report.
+var (
+	ErrClosed = errors.New("the group was closed here")
+	ErrLeft   = errors.New("the member left the group in good order")
+	errBusy   = errors.New("another operation is in progress: a group does one at a time")
+)
+
+// Config describes one member's place in a group.
+type Config struct {
+	Run, Generation uint64
+	Rank            int      // this member's index in Members
+	Members         []string // ids, the same list in the same order on every member
+
+	Silence   time.Duration // nothing at all from a neighbour for so long means that it is dead; 0 = DefaultSilence
+	Heartbeat time.Duration // write something at least so often; 0 = DefaultHeartbeat
+}
+
+// Links are a member's connections: Next is the member of rank+1, Prev of rank-1. Both are nil in a group of one.
+type Links struct{ Next, Prev Link }
+
+// AbortError ends a group. The operation may be repeated in the next generation: accumulators are untouched.
+type AbortError struct {
+	Op      OpID
+	Suspect string // the member whose link failed, "" when nobody is to blame (cancellation)
+	Phase   Phase
+	Cause   error
+}
+
+func (e *AbortError) Error() string {
+	who := ""
+	if e.Suspect != "" {
+		who = "member " + e.Suspect + ": "
+	}
+	return fmt.Sprintf("all-reduce %v: aborted (%v): %s%v", e.Op, e.Phase, who, e.Cause)
+}
+
+func (e *AbortError) Unwrap() error { return e.Cause }
+
+// Group is one member's end of the collective operations of one generation. Every member calls the same
+// operations in the same order, one at a time. After an error that is an AbortError the group is dead.
+type Group struct {
+	cfg        Config
+	next, prev *peer
+	busy       sync.Mutex // held by the operation in progress
+	run        ringRun    // its scratch, kept from step to step
+
+	op    atomic.Pointer[OpID]
+	phase atomic.Uint32
+
+	mu      sync.Mutex
+	failure *AbortError
+	closing bool
+	dead    chan struct{} // closed at the first failure
+	over    chan struct{} // closed when the group begins to end, for whatever reason
+	readers sync.WaitGroup
+	all     sync.WaitGroup
+}
+
+// NewGroup starts a member's end of a group over established links: heartbeats go out from now until Close.
+// The clock of silence starts for each neighbour with its first frame. Close the group even after an abort.
+func NewGroup(cfg Config, links Links) (*Group, error) {
+	cfg.Silence = orDefault(cfg.Silence, DefaultSilence)
+	cfg.Heartbeat = orDefault(cfg.Heartbeat, DefaultHeartbeat)
+	n := len(cfg.Members)
+	switch {
+	case n == 0 || cfg.Rank < 0 || cfg.Rank >= n:
+		return nil, fmt.Errorf("all-reduce group: rank %d of %d members: out of range", cfg.Rank, n)
+	case n > 1 && (links.Next == nil || links.Prev == nil):
+		return nil, fmt.Errorf("all-reduce group of %d: a link is missing", n)
+	}
+	g := &Group{cfg: cfg, dead: make(chan struct{}), over: make(chan struct{})}
+	g.op.Store(&OpID{Run: cfg.Run, Generation: cfg.Generation})
+	if n > 1 {
+		g.next = newPeer(cfg.Members[(cfg.Rank+1)%n], links.Next, maxFarewell)
+		g.prev = newPeer(cfg.Members[(cfg.Rank+n-1)%n], links.Prev, MaxPayload)
+	}
+	for _, p := range g.peers() {
+		g.readers.Add(1)
+		g.all.Add(2)
+		go g.read(p)
+		go g.pulse(p)
+	}
+	return g, nil
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return d
+}
+
+func (g *Group) peers() []*peer {
+	if g.next == nil {
+		return nil
+	}
+	return []*peer{g.next, g.prev}
+}
+
+// Size is the number of members.
+func (g *Group) Size() int { return len(g.cfg.Members) }
+
+// Rank is this member's index.
+func (g *Group) Rank() int { return g.cfg.Rank }
+
+// Done is closed when the group is dead, which may happen between operations; Err then says why.
+func (g *Group) Done() <-chan struct{} { return g.dead }
+
+// Err is nil, or the AbortError that ended the group.
+func (g *Group) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failure == nil {
+		return nil
+	}
+	return g.failure
+}
+
+// Close leaves the group in good order; it aborts an operation in progress, and cleans up after an abort. When
+// it returns, no goroutine is left.
+func (g *Group) Close() error {
+	if !g.busy.TryLock() {
+		_ = g.abort("", ErrClosed)
+	} else {
+		defer g.busy.Unlock()
+	}
+	g.mu.Lock()
+	first := g.failure == nil && !g.closing
+	if g.closing = true; first {
+		close(g.over)
+		g.all.Go(func() { g.farewell(Bye, nil, lingerBye) })
+	}
+	g.mu.Unlock()
+	g.all.Wait()
+	_ = g.abort("", ErrClosed)
+	return nil
+}
+
+// abort ends the group; the first one is the one that counts.
+func (g *Group) abort(suspect string, cause error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failure != nil {
+		return g.failure
+	}
+	g.failure = &AbortError{Op: *g.op.Load(), Suspect: suspect, Phase: Phase(g.phase.Load()), Cause: cause}
+	close(g.dead)
+	if !g.closing {
+		close(g.over)
+		g.all.Go(func() { g.farewell(Abort, g.obituary(), lingerAbort) })
+	}
+	return g.failure
+}
+
+// farewell says the last word on every link, waits a moment for the neighbours' and closes the links. Closing
+// at once could reset the connection and destroy what is still under way to the neighbour.
+func (g *Group) farewell(t FrameType, payload []byte, linger time.Duration) {
+	var writers sync.WaitGroup
+	for _, p := range g.peers() {
+		writers.Go(func() { _ = p.write(g.header(t), payload) })
+	}
+	done := make(chan struct{})
+	go func() { // ends with the links at the latest
+		writers.Wait()
+		g.readers.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	for _, p := range g.peers() {
+		_ = p.link.Close()
+	}
+	<-done
+}
+
+func (g *Group) header(t FrameType) Header {
+	return Header{Type: t, Op: OpID{Run: g.cfg.Run, Generation: g.cfg.Generation}}
+}
+
+// maxFarewell bounds an Abort frame: the length of the suspect's id, the id, the cause in words.
+const maxFarewell = 1 << 10
+
+func (g *Group) obituary() []byte {
+	id, text := g.failure.Suspect, g.failure.Cause.Error()
+	b := append([]byte{byte(len(id))}, id...)
+	return append(b, text[:min(len(text), maxFarewell-len(b))]...)
+}
+
+// reported reads an Abort frame from p.
+func (g *Group) reported(p *peer, b []byte) (suspect string, cause error) {
+	if len(b) == 0 || len(b) < 1+int(b[0]) {
+		return p.id, ErrMagic
+	}
+	id, text := string(b[1:1+b[0]]), b[1+b[0]:]
+	if id != "" && !slices.Contains(g.cfg.Members, id) {
+		return p.id, fmt.Errorf("accused the unknown member %q", id)
+	}
+	return id, fmt.Errorf("reported by member %s: %q", p.id, text)
+}
+
+// read is the only reader of p's link. It delivers data and watches for the end.
+func (g *Group) read(p *peer) {
+	defer g.all.Done()
+	defer g.readers.Done()
+	defer close(p.in)
+	var silence time.Duration
+	for buf := <-p.free; ; silence = g.cfg.Silence {
+		h, payload, err := p.link.ReadFrame(buf, silence)
+		if err != nil {
+			g.lost(p, err)
+			return
+		}
+		p.received.Add(int64(HeaderSize + len(payload)))
+		if h.Op.Run != g.cfg.Run || h.Op.Generation != g.cfg.Generation {
+			_ = g.abort(p.id, &FenceError{Want: Header{Op: *g.op.Load()}, Got: h})
+			return
+		}
+		switch h.Type {
+		case Data:
+			if p != g.prev {
+				_ = g.abort(p.id, &FenceError{Want: g.header(Beat), Got: h})
+				return
+			}
+			buf = p.deliver(packet{h, payload, buf}, g.dead)
+		case Abort:
+			_ = g.abort(g.reported(p, payload))
+			return
+		case Bye:
+			g.answer(p)
+			return
+		}
+	}
+}
+
+// answer returns a neighbour's Bye, so that it need not wait for us, and says no more to it. An operation
+// that still needs it finds out when its mailbox is empty.
+func (g *Group) answer(p *peer) {
+	select {
+	case <-g.over: // our own last word is on its way
+	default:
+		_ = p.write(g.header(Bye), nil)
+	}
+}
+
+// lost ends the group because p's link failed.
+func (g *Group) lost(p *peer, err error) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = fmt.Errorf("silent for %v", g.cfg.Silence)
+	case errors.Is(err, io.EOF):
+		err = fmt.Errorf("connection closed without a goodbye: %w", io.ErrUnexpectedEOF)
+	}
+	select {
+	case <-g.over: // a link that ends while we leave is no news
+	default:
+		_ = g.abort(p.id, err)
+	}
+}
+
+// writeFailed ends the group because p could not be written to. Its reader may be about to learn the real
+// reason from p's last frame: give it a moment.
+func (g *Group) writeFailed(p *peer, err error) error {
+	timer := time.NewTimer(hearsay)
+	defer timer.Stop()
+	select {
+	case <-g.dead:
+	case <-timer.C:
+	}
+	return g.abort(p.id, err)
+}
+
+// pulse keeps p from believing that we are dead. One goroutine per link: a neighbour that does not read must
+// not keep the other one waiting.
+func (g *Group) pulse(p *peer) {
+	defer g.all.Done()
+	tick := time.NewTicker(g.cfg.Heartbeat / 2)
+	defer tick.Stop()
+	for {
+		// An error here shows on the reading side too, with its reason.
+		_ = p.beat(g.header(Beat), g.cfg.Heartbeat/2)
+		select {
+		case <-tick.C:
+		case <-g.over:
+			return
+		}
+	}
+}
+
+// begin claims the group for one operation until the returned function is called; cancelling ctx aborts it.
+func (g *Group) begin(ctx context.Context, op OpID, phase Phase) (end func(), err error) {
+	if op.Run != g.cfg.Run || op.Generation != g.cfg.Generation {
+		return nil, fmt.Errorf("all-reduce %v: wrong group: this one is run %x generation %d", op, g.cfg.Run, g.cfg.Generation)
+	}
+	if !g.busy.TryLock() {
+		return nil, fmt.Errorf("all-reduce %v: %w", op, errBusy)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.failure != nil:
+		err = g.failure
+	case g.closing:
+		err = &AbortError{Op: op, Cause: ErrClosed}
+	}
+	if err != nil {
+		g.busy.Unlock()
+		return nil, err
+	}
+	g.op.Store(&op)
+	g.phase.Store(uint32(phase))
+	stop := context.AfterFunc(ctx, func() { _ = g.abort("", context.Cause(ctx)) })
+	return func() {
+		stop()
+		g.phase.Store(uint32(Idle))
+		g.busy.Unlock()
+	}, nil
+}
+
+// receive waits for the data frame that the schedule expects from the previous member.
+func (g *Group) receive(want Header) (packet, error) {
+	select {
+	case k, ok := <-g.prev.in:
+		if !ok {
+			return k, g.abort(g.prev.id, ErrLeft)
+		}
+		if want.Length = k.h.Length; k.h != want {
+			g.prev.release(k)
+			return packet{}, g.abort(g.prev.id, &FenceError{Want: want, Got: k.h})
+		}
+		return k, nil
+	case <-g.dead:
+		return packet{}, g.Err()
+	}
+}

@@ -1,0 +1,79 @@
+package allreduce
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// inDepth frames from a peer wait here for the operation that will read them; beyond that TCP holds them back.
+const inDepth = 4
+
+// packet is a data frame and the buffer its payload lies in.
+type packet struct {
+	h       Header
+	payload []byte
+	buf     []byte
+}
+
+// peer is one end of a link: who is there, a reader's mailbox and a writer's lock.
+type peer struct {
+	id   string
+	link Link
+	in   chan packet // data frames in order of arrival; closed when the peer has said its last word
+	free chan []byte // buffers for the reader; their number bounds the frames in memory
+
+	mu        sync.Mutex   // one writer at a time
+	lastWrite atomic.Int64 // unix nanoseconds
+	sent      atomic.Int64 // bytes, heads and heartbeats included
+	received  atomic.Int64
+}
+
+// newPeer makes a peer whose data frames hold up to payload bytes.
+func newPeer(id string, link Link, payload int) *peer {
+	p := &peer{id: id, link: link, in: make(chan packet, inDepth), free: make(chan []byte, inDepth+2)}
+	for range cap(p.free) {
+		p.free <- make([]byte, payload+slack)[:payload]
+	}
+	return p
+}
+
+// write sends a frame.
+func (p *peer) write(h Header, payload []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writeLocked(h, payload)
+}
+
+func (p *peer) writeLocked(h Header, payload []byte) error {
+	if err := p.link.WriteFrame(h, payload); err != nil {
+		return err
+	}
+	p.lastWrite.Store(time.Now().UnixNano())
+	p.sent.Add(int64(HeaderSize + len(payload)))
+	return nil
+}
+
+// beat sends a heartbeat unless something was written within interval or is being written now.
+func (p *peer) beat(h Header, interval time.Duration) error {
+	if time.Since(time.Unix(0, p.lastWrite.Load())) < interval || !p.mu.TryLock() {
+		return nil
+	}
+	defer p.mu.Unlock()
+	return p.writeLocked(h, nil)
+}
+
+// deliver hands a packet to whoever operates the group and returns a buffer for the next frame. After done it
+// drops the packet and returns its own buffer. The operation holds one packet at a time, so of inDepth+2
+// buffers one is always free.
+func (p *peer) deliver(k packet, done <-chan struct{}) []byte {
+	select {
+	case p.in <- k:
+		return <-p.free
+	case <-done:
+		return k.buf
+	}
+}
+
+// release gives a packet's buffer back to the reader.
+func (p *peer) release(k packet) { p.free <- k.buf }
