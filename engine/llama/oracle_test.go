@@ -1,0 +1,178 @@
+package llama_test
+
+import (
+	"encoding/json"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+	"lorad/engine/llama"
+	"lorad/model"
+	"lorad/model/peft"
+	"lorad/model/safetensors"
+)
+
+// recorded is what scripts/oracle/llama_grads.py wrote for one variant.
+type recorded struct {
+	file   *safetensors.File
+	Tokens [][]int32 `json:"tokens"`
+	Labels [][]int32 `json:"labels"`
+	Loss   float64   `json:"loss"`
+	LoRA   float64   `json:"adapter_loss"`
+}
+
+// Tensor makes the recorded weights a llama.Weights.
+func (r *recorded) Tensor(name string) ([]float32, []int, error) {
+	return r.file.F32("weights/" + name)
+}
+
+func load(t *testing.T, name string) *recorded {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := new(recorded)
+	if err := json.Unmarshal(text, r); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open("testdata/" + name + ".safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.file, err = safetensors.Open(f, info.Size()); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *recorded) tensor(t *testing.T, name string) []float32 {
+	t.Helper()
+	x, _, err := r.file.F32(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func (r *recorded) count(prefix string) int {
+	n := 0
+	for _, name := range r.file.Names() {
+		if strings.HasPrefix(name, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// adapter is the recorded adapter's values by PEFT name.
+func (r *recorded) adapter(t *testing.T) map[string][]float32 {
+	t.Helper()
+	init := map[string][]float32{}
+	for _, name := range r.file.Names() {
+		if peftName, ok := strings.CutPrefix(name, "adapter/"); ok {
+			init[peftName] = r.tensor(t, name)
+		}
+	}
+	return init
+}
+
+// batch is all recorded sequences, packed.
+func (r *recorded) batch() engine.Batch {
+	b := engine.Batch{Starts: []int32{0}}
+	for i := range r.Tokens {
+		b.Tokens, b.Labels = append(b.Tokens, r.Tokens[i]...), append(b.Labels, r.Labels[i]...)
+		b.Starts = append(b.Starts, int32(len(b.Tokens)))
+	}
+	return b
+}
+
+func oracleConfig(name string) (model.Config, *peft.LoraConfig) {
+	c := model.Config{
+		VocabSize: 97, HiddenSize: 32, IntermediateSize: 40, NumLayers: 2, NumHeads: 4, NumKVHeads: 2, HeadDim: 8,
+		RMSNormEps: 1e-5, RopeTheta: 10000, MaxPosition: 256,
+	}
+	if name == "tied" {
+		c.TieEmbeddings = true
+		return c, &peft.LoraConfig{R: 4, Alpha: 6, TargetModules: []string{"all-linear"}}
+	}
+	c.AttentionBias, c.MLPBias = true, true
+	c.RopeScaling = model.RopeScaling{Type: "llama3", Factor: 8, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPosition: 64}
+	return c, &peft.LoraConfig{R: 3, Alpha: 4, UseRSLoRA: true, TargetModules: []string{"q_proj", "v_proj", "down_proj"}}
+}
+
+func TestTransformersAndPEFT(t *testing.T) {
+	for _, name := range []string{"tied", "llama3"} {
+		r := load(t, name)
+		cfg, lc := oracleConfig(name)
+		t.Run(name+"/full", func(t *testing.T) {
+			r.compare(t, cfg, llama.Adapter{Full: true}, "logits", "full_grad/", r.Loss)
+		})
+		t.Run(name+"/lora", func(t *testing.T) {
+			r.compare(t, cfg, llama.Adapter{LoRA: lc, Init: r.adapter(t)}, "adapter_logits", "adapter_grad/", r.LoRA)
+		})
+	}
+}
+
+// compare holds float32 to the recording, and float64 too: what remains there is the recording's own rounding.
+func (r *recorded) compare(t *testing.T, cfg model.Config, ad llama.Adapter, logits, grads string, loss float64) {
+	compareIn(t, r, cfg, ad, kernel.NewRef[float32](), logits, grads, loss)
+	compareIn(t, r, cfg, ad, kernel.NewRef[float64](), logits, grads, loss)
+}
+
+func compareIn[T kernel.Float](t *testing.T, r *recorded, cfg model.Config, ad llama.Adapter, ops kernel.Ops[T], logits, grads string, loss float64) {
+	t.Helper()
+	m, err := llama.New(cfg, r, ad, ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Logits(r.Tokens[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := r.tensor(t, logits); len(got) != len(want) || distance(got, want) > 1e-5 || largest(got, want) > 1e-4 {
+		t.Errorf("%s: ||got-want||/||want|| = %.2g, largest difference/largest logit = %.2g", logits, distance(got, want), largest(got, want))
+	}
+	grad := make([]T, len(m.Params()))
+	sum, err := m.Gradient(r.batch(), 1, engine.Key{}, grad)
+	if err != nil || math.Abs(sum-loss) > 1e-5*loss {
+		t.Errorf("loss %v, %v, want %v", sum, err, loss)
+	}
+	if eval, err := m.Loss(r.batch()); err != nil || eval != sum {
+		t.Errorf("Loss %v, %v, but Gradient said %v", eval, err, sum)
+	}
+	if want := r.count(grads); len(m.Layout()) != want {
+		t.Errorf("%d trainable tensors, want %d", len(m.Layout()), want)
+	}
+	for _, w := range m.Layout() {
+		want := r.tensor(t, grads+w.Name)
+		if e := distance(grad[w.Offset:w.Offset+w.Len()], want); !(e < 1e-4) {
+			t.Errorf("%s%s: ||got-want||/||want|| = %.2g, want less than 1e-4", grads, w.Name, e)
+		}
+	}
+}
+
+func distance[T kernel.Float](got []T, want []float32) float64 {
+	var diff, norm float64
+	for i, w := range want {
+		d := float64(got[i]) - float64(w)
+		diff, norm = diff+d*d, norm+float64(w)*float64(w)
+	}
+	return math.Sqrt(diff / norm)
+}
+
+func largest[T kernel.Float](got []T, want []float32) float64 {
+	var diff, top float64
+	for i, w := range want {
+		diff, top = max(diff, math.Abs(float64(got[i])-float64(w))), max(top, math.Abs(float64(w)))
+	}
+	return diff / top
+}
