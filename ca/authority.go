@@ -161,6 +161,21 @@ func requestKey(csrDER []byte) (*ecdsa.PublicKey, error) {
 	return pub, nil
 }
 
+// RequestKeyHash returns the SHA-256 of the public key in a valid certificate request: it tells a joiner that
+// asks again, because a reply was lost, from another one with the same token.
+func RequestKeyHash(csrDER []byte) ([]byte, error) {
+	pub, err := requestKey(csrDER)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	h := sha256.Sum256(der)
+	return h[:], nil
+}
+
 func (a *Authority) nodeTemplate(s Subject, now time.Time) *x509.Certificate {
 	life := a.Lifetime
 	if life == 0 {

@@ -1,7 +1,6 @@
 package ca
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -10,6 +9,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"lorad/internal/durable"
 )
 
 // maxFile bounds what is read from a key file; real ones are about 2 KiB.
@@ -103,32 +104,10 @@ func loadBundle(path string) (bundle, error) {
 
 // writeSecret replaces path by data, mode 0600: after a crash there is the old content or the new, never a part.
 func writeSecret(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails after the rename, as it should
-	_, err = io.Copy(f, bytes.NewReader(data))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(path, data, 0o600)
 }
 
 // readSecret refuses a file that others on the machine can read: whoever read it is the node, or the cluster.

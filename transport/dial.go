@@ -19,6 +19,7 @@ const dialTimeout = 5 * time.Second
 const (
 	opDial  = "dial"
 	opEnrol = "enrol at"
+	opLocal = "dial local node"
 )
 
 // Dialer opens connections from this node to others. Safe for concurrent use.

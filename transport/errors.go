@@ -27,6 +27,7 @@ const (
 	Clock        Kind = "clocks disagree"
 	Refused      Kind = "refused"
 	NotRunning   Kind = "not running"
+	NotOwner     Kind = "not the owner"
 )
 
 // fixes is what a person can do about each kind.
@@ -40,6 +41,7 @@ var fixes = map[Kind]string{
 	Expired:      "run `lorad join` on this node again with a new token; it keeps its name and its data",
 	Clock:        "set the clocks of both machines (NTP); they may differ by an hour at most",
 	Refused:      "the other node did not accept this node's certificate (removed, expired, or of a role that may not do this); run `lorad nodes` there, then `lorad join` here with a new token",
+	NotOwner:     "run this as the user who started the node, or as root",
 	NotRunning:   "start the node with `lorad up` or `lorad join`",
 }
 
