@@ -1,6 +1,9 @@
 package world
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Names are built from a few syllables, so that a small byte-pair vocabulary holds most of them as one or two
 // tokens. Given names, surnames and towns share no word, so a word says what it names.
@@ -101,3 +104,38 @@ func (c *cast) party(firmPercent int) party {
 }
 
 func (c *cast) town() string { return c.word(towns) }
+
+// CommonWords lists, in lower case and sorted, the words of both generators that name nothing: whatever their text
+// holds besides the pools.
+func CommonWords() []string {
+	p := Names()
+	seen := map[string]bool{}
+	for _, pool := range [][]string{p.Given, p.Surnames, p.Places} {
+		for _, n := range pool {
+			seen[strings.ToLower(n)] = true
+		}
+	}
+	var out []string
+	for _, text := range vocabularySample() {
+		for _, w := range strings.FieldsFunc(strings.ToLower(text), func(r rune) bool { return r < 'a' || r > 'z' }) {
+			if !seen[w] {
+				seen[w] = true
+				out = append(out, w)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// vocabularySample is enough text to hold every word of every template.
+func vocabularySample() []string {
+	var out []string
+	for doc := range General(1, 1500) {
+		out = append(out, doc)
+	}
+	for _, r := range legalRecords(1, kindTrain, Train, trainCases) {
+		out = append(out, r.Prompt, r.Completion)
+	}
+	return out
+}
