@@ -57,6 +57,7 @@ type Ops struct {
 	kernel.Ref[float32]
 	level   Level
 	kernels kernels
+	simd    simd
 	team    *team
 	scratch sync.Pool // of *scratch
 }
@@ -78,7 +79,7 @@ func NewLevel(threads int, level Level) (*Ops, error) {
 	if level != Go && !supported(level) {
 		return nil, fmt.Errorf("cpu level %s: not supported by this machine: choose one of %v", level, Available())
 	}
-	return &Ops{level: level, kernels: kernelsOf(level), team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
+	return &Ops{level: level, kernels: kernelsOf(level), simd: level != Go, team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
 }
 
 // Level is the instruction set in use.

@@ -1,0 +1,42 @@
+package cpu
+
+// See vector.go for what each computes.
+
+//go:noescape
+func exp8(n int, dst, src *float32, sub, scale, off float32, lanes *[8]float32)
+
+//go:noescape
+func max8(n int, x *float32, lanes *[8]float32)
+
+//go:noescape
+func scale8(n int, x *float32, f float32)
+
+//go:noescape
+func dot8(n int, x, y *float32, lanes *[8]float32)
+
+//go:noescape
+func triple8(n int, x, y, z *float32, lanes *[8]float32)
+
+//go:noescape
+func axpy8(n int, a float32, x, y *float32)
+
+//go:noescape
+func norm8(n int, y, x, w *float32, s float32)
+
+//go:noescape
+func normBackward8(n int, dx, dy, x, w *float32, s, f float32)
+
+//go:noescape
+func normWeight8(n int, dw, dy, x *float32, s float32)
+
+//go:noescape
+func softmaxBackward8(n int, ds, p *float32, scale, sum float32)
+
+//go:noescape
+func swiglu8(n int, h, gate, up *float32)
+
+//go:noescape
+func swigluBackward8(n int, dgate, dup, dh, gate, up *float32)
+
+//go:noescape
+func rope8(n int, lo, hi, cos, sin *float32, sign float32)
