@@ -1,0 +1,293 @@
+package allreduce
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// faulty breaks its link when it is to write its data frame number `at`, or alters that frame.
+type faulty struct {
+	Link
+	at    int64
+	count *atomic.Int64
+	alter func(Header) Header // nil: the connection breaks instead
+}
+
+func (f faulty) WriteFrame(h Header, payload []byte) error {
+	if h.Type == Data && f.count.Add(1)-1 == f.at {
+		if f.alter == nil {
+			_ = f.Link.Close()
+			return io.ErrClosedPipe
+		}
+		h = f.alter(h)
+	}
+	return f.Link.WriteFrame(h, payload)
+}
+
+// breakNext makes member victim's link to its successor faulty.
+func breakNext(victim, at int, alter func(Header) Header) func(int, Links) Links {
+	return func(rank int, l Links) Links {
+		if rank == victim {
+			l.Next = faulty{l.Next, int64(at), new(atomic.Int64), alter}
+		}
+		return l
+	}
+}
+
+// TestDeadLink breaks a link at every frame of an operation: every member aborts in time, nobody's accumulator
+// changes, and the next generation gets the exact sum from the same accumulators.
+func TestDeadLink(t *testing.T) {
+	const n, params, micros = 3, 3*segBlocks*blockLen + 5000, 4
+	ms := randomMicros(11, params, micros)
+	accs := share(11, ms, n, -40)
+	before := make([][]int64, n)
+	for r, a := range accs {
+		before[r] = slices.Clone(a.v)
+	}
+	s := shape{params, slotMicros + micros, n}
+	frames := 0 // that member 1 writes
+	for h := range 2 * (n - 1) {
+		frames += s.segments((1 - h + 2*n) % n)
+	}
+	phases := map[Phase]bool{}
+	for at := range frames {
+		groups := ringOf(n, breakNext(1, at, nil))
+		_, errs := reduceAll(groups, testOp(1), accs)
+		for r, err := range errs {
+			phases[abortOf(t, r, err).Phase] = true
+			if !slices.Equal(accs[r].v, before[r]) {
+				t.Fatalf("frame %d: member %d's accumulator changed", at, r)
+			}
+		}
+		if who := errs[2].(*AbortError).Suspect; who != "n1" && who != "n2" {
+			t.Fatalf("frame %d: suspect %q is at neither end of the broken link", at, who)
+		}
+		closeAll(groups)
+	}
+	if !phases[ReduceScatter] || !phases[AllGather] {
+		t.Fatalf("phases hit: %v", phases)
+	}
+	groups := ringOf(n, nil)
+	defer closeAll(groups)
+	sums, errs := reduceAll(groups, testOp(1), accs)
+	if want, _ := bigSum(ms, -40); errs[0] != nil || !sameBits(sums[0].Grad, want) {
+		t.Fatalf("after the aborts: %v, or another sum", errs[0])
+	}
+}
+
+func abortOf(t *testing.T, r int, err error) *AbortError {
+	t.Helper()
+	var ae *AbortError
+	if !errors.As(err, &ae) {
+		t.Fatalf("member %d: got %v, want an abort", r, err)
+	}
+	return ae
+}
+
+// TestSuspect kills one of five members: all others name it, also those that have no link to it.
+func TestSuspect(t *testing.T) {
+	var dead [2]Link
+	groups := ringOf(5, func(rank int, l Links) Links {
+		if rank == 2 {
+			dead = [2]Link{l.Next, l.Prev}
+		}
+		return l
+	})
+	defer closeAll(groups)
+	_ = dead[0].Close()
+	_ = dead[1].Close()
+	for r, g := range groups {
+		if r == 2 {
+			continue
+		}
+		<-g.Done()
+		if ae := abortOf(t, r, g.Err()); ae.Suspect != "n2" || ae.Phase != Idle {
+			t.Errorf("member %d: %v", r, ae)
+		}
+	}
+}
+
+// TestFence alters one field of one frame: the receiver names the difference and nothing is mixed in.
+func TestFence(t *testing.T) {
+	cases := map[string]func(Header) Header{
+		"step 0":               func(h Header) Header { h.Op.Step--; return h },
+		"attempt 9":            func(h Header) Header { h.Op.Attempt = 9; return h },
+		"generation 2":         func(h Header) Header { h.Op.Generation = 2; return h },
+		"run 8":                func(h Header) Header { h.Op.Run = 8; return h },
+		"segment 1 arrived":    func(h Header) Header { h.Segment++; return h },
+		"hop 1 segment 0 arri": func(h Header) Header { h.Hop++; return h },
+		"all-gather hop":       func(h Header) Header { h.Phase = AllGather; return h },
+		"cuts the vector":      func(h Header) Header { h.Plan++; return h },
+	}
+	for want, alter := range cases {
+		t.Run(want, func(t *testing.T) {
+			groups := ringOf(3, breakNext(0, 0, alter))
+			defer closeAll(groups)
+			_, errs := reduceAll(groups, testOp(1), share(1, randomMicros(1, 3000, 2), 3, -40))
+			ae := abortOf(t, 1, errs[1])
+			var fe *FenceError
+			if ae.Suspect != "n0" || !errors.As(ae, &fe) || !strings.Contains(ae.Error(), want) {
+				t.Fatalf("got %v", ae)
+			}
+			abortOf(t, 0, errs[0])
+			abortOf(t, 2, errs[2])
+		})
+	}
+}
+
+// TestMisalignedOperations: members that disagree about what they are doing find out.
+func TestMisalignedOperations(t *testing.T) {
+	groups := ringOf(2, nil)
+	defer closeAll(groups)
+	accs := share(1, randomMicros(1, 3000, 2), 2, -40)
+	var errs [2]error
+	together(groups, func(r int, g *Group) {
+		_, errs[r] = g.Reduce(t.Context(), testOp(uint64(r)), accs[r], new(Sum))
+	})
+	for r := range errs {
+		abortOf(t, r, errs[r])
+	}
+}
+
+// TestCancel: one member's cancellation releases everybody and blames nobody.
+func TestCancel(t *testing.T) {
+	groups := ringOf(3, nil)
+	defer closeAll(groups)
+	accs := share(1, randomMicros(1, 3000, 2), 3, -40)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stopped := errors.New("the user stopped the run")
+	time.AfterFunc(20*time.Millisecond, func() { cancel(stopped) })
+	var errs [3]error
+	began := time.Now()
+	together(groups[:2], func(r int, g *Group) { // member 2 never enters
+		_, errs[r] = g.Reduce(ctx, testOp(1), accs[r], new(Sum))
+	})
+	if d := time.Since(began); d > time.Second {
+		t.Errorf("took %v", d)
+	}
+	<-groups[2].Done()
+	errs[2] = groups[2].Err()
+	for r, err := range errs {
+		if ae := abortOf(t, r, err); ae.Suspect != "" || !strings.Contains(ae.Error(), stopped.Error()) {
+			t.Errorf("member %d: %v", r, ae)
+		}
+	}
+	if _, err := groups[0].Reduce(context.Background(), testOp(2), accs[0], new(Sum)); !errors.Is(err, stopped) {
+		t.Errorf("a dead group accepted an operation: %v", err)
+	}
+}
+
+// TestSlowIsNotDead: a member that computes for many silences keeps the group alive by its heartbeats.
+func TestSlowIsNotDead(t *testing.T) {
+	ids, links := memberIDs(2), [2]Links{}
+	links[0].Next, links[1].Prev = Pipe()
+	links[1].Next, links[0].Prev = Pipe()
+	var groups []*Group
+	for r := range ids {
+		c := testConfig(r, ids)
+		c.Silence, c.Heartbeat = 200*time.Millisecond, 20*time.Millisecond
+		g, err := NewGroup(c, links[r])
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups = append(groups, g)
+	}
+	defer closeAll(groups)
+	accs := share(1, randomMicros(1, 200_000, 2), 2, -40) // more frames than the links hold
+	var errs [2]error
+	together(groups, func(r int, g *Group) {
+		time.Sleep(time.Duration(r) * time.Second)
+		_, errs[r] = g.Reduce(context.Background(), testOp(1), accs[r], new(Sum))
+	})
+	if errs[0] != nil || errs[1] != nil {
+		t.Fatal(errs)
+	}
+}
+
+// mute drops everything after its first frames, as a machine without power does.
+type mute struct {
+	Link
+	left *atomic.Int64
+}
+
+func (m mute) WriteFrame(h Header, payload []byte) error {
+	if m.left.Add(-1) < 0 {
+		return nil
+	}
+	return m.Link.WriteFrame(h, payload)
+}
+
+// TestSilence: a member that falls silent without closing anything is found out by both neighbours.
+func TestSilence(t *testing.T) {
+	ids := memberIDs(3)
+	links := make([]Links, 3)
+	for r := range links {
+		links[r].Next, links[(r+1)%3].Prev = Pipe()
+	}
+	links[1] = Links{Next: mute{links[1].Next, newCount(3)}, Prev: mute{links[1].Prev, newCount(3)}}
+	for r := range links {
+		c := testConfig(r, ids)
+		c.Silence = 300 * time.Millisecond
+		g, err := NewGroup(c, links[r])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if r != 1 {
+			defer func() {
+				<-g.Done()
+				if ae := abortOf(t, r, g.Err()); ae.Suspect != "n1" || !strings.Contains(ae.Error(), "silent for 300ms") {
+					t.Errorf("member %d: %v", r, ae)
+				}
+			}()
+		}
+	}
+}
+
+func newCount(n int64) *atomic.Int64 {
+	c := new(atomic.Int64)
+	c.Store(n)
+	return c
+}
+
+// TestLeave: members that close one after the other do not disturb each other's last operation, and whoever
+// goes on learns that somebody has left.
+func TestLeave(t *testing.T) {
+	for range 20 {
+		groups := ringOf(3, nil)
+		accs := share(1, randomMicros(1, 50_000, 2), 3, -40)
+		var errs [3]error
+		together(groups, func(r int, g *Group) {
+			_, errs[r] = g.Reduce(context.Background(), testOp(1), accs[r], new(Sum))
+			_ = g.Close()
+		})
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	groups := ringOf(3, nil)
+	defer closeAll(groups)
+	_ = groups[1].Close()
+	_, err := groups[2].Reduce(context.Background(), testOp(1), NewAccum(1, 1, -40), new(Sum))
+	if ae := abortOf(t, 2, err); ae.Suspect != "n1" || !errors.Is(err, ErrLeft) {
+		t.Fatal(err)
+	}
+}
+
+// TestCloseAborts: Close during an operation ends it on every member.
+func TestCloseAborts(t *testing.T) {
+	groups := ringOf(2, nil)
+	defer closeAll(groups)
+	time.AfterFunc(20*time.Millisecond, func() { _ = groups[0].Close() })
+	_, err := groups[0].Reduce(context.Background(), testOp(1), NewAccum(1, 1, -40), new(Sum))
+	if ae := abortOf(t, 0, err); !errors.Is(ae, ErrClosed) || ae.Suspect != "" {
+		t.Fatal(err)
+	}
+	<-groups[1].Done()
+}
