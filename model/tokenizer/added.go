@@ -22,7 +22,8 @@ type addedToken struct {
 // normalizer made of the stretches in between.
 type addedTokens struct {
 	ids             map[string]int32
-	next            int32 // one more than the largest of ids
+	next            int32            // one more than the largest of ids
+	pieces          map[int32]string // what Decode starts from: the content, normalized where matching is
 	special         map[string]bool
 	raw, normalized matcher
 }
@@ -50,6 +51,7 @@ func (a *addedTokens) add(tok addedToken, vocab map[string]int32, norm normalize
 	}
 	if !tok.Normalized {
 		a.raw.insert(tok.Content, tok)
+		a.pieces[tok.ID] = tok.Content
 		return nil
 	}
 	content := tok.Content
@@ -59,6 +61,7 @@ func (a *addedTokens) add(tok addedToken, vocab map[string]int32, norm normalize
 	if content != "" {
 		a.normalized.insert(content, tok)
 	}
+	a.pieces[tok.ID] = content
 	return nil
 }
 

@@ -78,10 +78,13 @@ func (t *Tokenizer) load(data []byte) error {
 	if t.pre, err = parsePreTokenizer(f.PreTokenizer); err != nil {
 		return err
 	}
+	if t.pre != nil && prependsFirst(f.PreTokenizer) && shiftsStart(f.Normalizer) {
+		return errors.New("pre_tokenizer Metaspace with prepend_scheme first is not supported after a normalizer Replace or Strip")
+	}
 	if t.decoder, err = parseDecoder(f.Decoder); err != nil {
 		return err
 	}
-	t.added.ids, t.added.special = map[string]int32{}, map[string]bool{}
+	t.added.ids, t.added.special, t.added.pieces = map[string]int32{}, map[string]bool{}, map[int32]string{}
 	for _, tok := range f.AddedTokens {
 		if err := t.added.add(tok, t.model.vocab, t.normalize); err != nil {
 			return err
@@ -326,10 +329,11 @@ func (t *Tokenizer) fillPieces() error {
 		}
 	}
 	t.pieces = make([]string, size)
-	for _, tokens := range []map[string]int32{t.model.vocab, t.added.ids} { // added tokens win
-		for s, id := range tokens {
-			t.pieces[id] = s
-		}
+	for s, id := range t.model.vocab {
+		t.pieces[id] = s
+	}
+	for id, s := range t.added.pieces { // added tokens win
+		t.pieces[id] = s
 	}
 	for _, id := range t.template {
 		if id != sequence && id >= size {
@@ -337,6 +341,17 @@ func (t *Tokenizer) fillPieces() error {
 		}
 	}
 	return nil
+}
+
+// prependsFirst reports whether a pre-tokenizer asks where in the text it is.
+func prependsFirst(pre json.RawMessage) bool {
+	return strings.Contains(string(pre), `"first"`) && strings.Contains(string(pre), `"Metaspace"`)
+}
+
+// shiftsStart reports whether a normalizer can leave the beginning of the text at another place than 0 in the reference library's
+// offsets. lorad keeps no offsets.
+func shiftsStart(normalizer json.RawMessage) bool {
+	return strings.Contains(string(normalizer), `"Replace"`) || strings.Contains(string(normalizer), `"Strip"`)
 }
 
 // componentType reads the type of a component, "" for null or absent.
