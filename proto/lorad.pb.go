@@ -1812,6 +1812,7 @@ type Snapshot struct {
 	Nodes         []*Node                `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Tokens        []*Token               `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	Runs          []*Run                 `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of nodes that were removed: they never come back under the same id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1877,6 +1878,13 @@ func (x *Snapshot) GetTokens() []*Token {
 func (x *Snapshot) GetRuns() []*Run {
 	if x != nil {
 		return x.Runs
+	}
+	return nil
+}
+
+func (x *Snapshot) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
 	}
 	return nil
 }
@@ -3351,13 +3359,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"9\n" +
 	"\n" +
 	"PutCluster\x12+\n" +
-	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\xc3\x01\n" +
+	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\xdd\x01\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12+\n" +
 	"\acluster\x18\x02 \x01(\v2\x11.lorad.v1.ClusterR\acluster\x12$\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12'\n" +
 	"\x06tokens\x18\x04 \x03(\v2\x0f.lorad.v1.TokenR\x06tokens\x12!\n" +
-	"\x04runs\x18\x05 \x03(\v2\r.lorad.v1.RunR\x04runs\"\xb6\x02\n" +
+	"\x04runs\x18\x05 \x03(\v2\r.lorad.v1.RunR\x04runs\x12\x18\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\"\xb6\x02\n" +
 	"\x06Report\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +

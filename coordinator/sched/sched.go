@@ -274,7 +274,9 @@ func (p planner) node(id string) *proto.Node {
 func (p planner) alive(id string) bool { return p.node(id) != nil && p.live[id].Alive }
 
 // steadily reports whether the node has been alive for so many ms.
-func (p planner) steadily(id string, ms int64) bool { return p.alive(id) && p.now-p.live[id].Since >= ms }
+func (p planner) steadily(id string, ms int64) bool {
+	return p.alive(id) && p.now-p.live[id].Since >= ms
+}
 
 // dead names the first of the members that is known to be gone, or is "".
 func (p planner) dead(members []string) string {

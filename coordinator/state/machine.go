@@ -16,6 +16,7 @@ type Machine struct {
 	nodes   map[string]*proto.Node
 	tokens  map[string]*proto.Token
 	runs    map[string]*proto.Run
+	removed map[string]string // id to id, for sorted
 }
 
 // New returns the state before the first command.
@@ -24,6 +25,8 @@ func New() *Machine {
 		nodes:  map[string]*proto.Node{},
 		tokens: map[string]*proto.Token{},
 		runs:   map[string]*proto.Run{},
+
+		removed: map[string]string{},
 	}
 }
 
@@ -92,6 +95,9 @@ func (m *Machine) admit(n *proto.Node, now int64) (*proto.Node, error) {
 	if n.GetId() == "" || n.GetAddr() == "" {
 		return nil, refuse(Invalid, "put", "node "+n.GetId(), "a node has an id and an address")
 	}
+	if m.Removed(n.Id) {
+		return nil, refuse(Illegal, "put", "node "+n.Id, "it was removed from the cluster: join again with a token and an empty state directory")
+	}
 	joined := now
 	if old := m.nodes[n.Id]; old != nil {
 		joined = old.JoinedUnixMs
@@ -135,8 +141,12 @@ func (m *Machine) removeNode(id string) (Result, error) {
 		return Result{}, refuse(Unknown, "remove", "node "+id, "it is not in the cluster")
 	}
 	delete(m.nodes, id)
+	m.removed[id] = id
 	return Result{Node: n}, nil
 }
+
+// Removed reports whether the node was removed: its certificate is still good, but nobody talks to it any more.
+func (m *Machine) Removed(id string) bool { return m.removed[id] != "" }
 
 // Cluster is the cluster's own record, nil before the first node wrote it.
 func (m *Machine) Cluster() *proto.Cluster { return m.cluster }
@@ -196,4 +206,3 @@ func sorted[V any](m map[string]V) []V {
 	}
 	return list
 }
-

@@ -18,6 +18,7 @@ const Version = 1
 func (m *Machine) Snapshot() ([]byte, error) {
 	s := &proto.Snapshot{
 		Version: Version, Cluster: m.cluster, Nodes: sorted(m.nodes), Tokens: sorted(m.tokens), Runs: sorted(m.runs),
+		Removed: sorted(m.removed),
 	}
 	b, err := pb.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
@@ -39,6 +40,9 @@ func (m *Machine) Restore(b []byte) error {
 	fresh.cluster = s.Cluster
 	for _, n := range s.Nodes {
 		fresh.nodes[n.Id] = n
+	}
+	for _, id := range s.Removed {
+		fresh.removed[id] = id
 	}
 	for _, t := range s.Tokens {
 		fresh.tokens[t.Id] = t

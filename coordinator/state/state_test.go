@@ -246,7 +246,8 @@ func TestTokens(t *testing.T) {
 	if n := b.ok(useToken("t", 1, "c", 1)).Node; n.Name != "host-3" || !n.Voter {
 		t.Errorf("recorded as %v", n)
 	}
-	b.ok(useToken("t", 1, "c", 1)) // its reply was lost
+	b.ok(useToken("t", 1, "c", 1))               // its reply was lost
+	b.refused(Illegal, useToken("t", 1, "a", 2)) // a token does not let anybody pose as node a
 	b.ok(useToken("t", 1, "d", 2))
 	b.ok(useToken("t", 1, "c", 1))
 	b.refused(UsedUp, useToken("t", 1, "c", 3))
@@ -264,6 +265,24 @@ func TestSubmitTwiceIsOneRun(t *testing.T) {
 	}
 	b.refused(Unknown, submit("s", 5, "nobody"))
 	b.refused(Invalid, submit("s", 0, "a"))
+}
+
+func TestRemovedNodeStaysOut(t *testing.T) {
+	b := newBench(t)
+	b.ok(putToken("t", 1, 5000))
+	b.ok(&proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: "b"}}})
+	b.refused(Illegal, putNode("b", "host"))
+	b.refused(Illegal, useToken("t", 1, "b", 1))
+}
+
+func TestAtMostFiveVoters(t *testing.T) {
+	b := newBench(t)
+	b.ok(putToken("t", 9, 5000))
+	for i := byte(0); i < 7; i++ {
+		if n := b.ok(useToken("t", 1, fmt.Sprint("n", i), i)).Node; n.Voter != (i < 5) {
+			t.Errorf("joiner %d: voter %v", i, n.Voter)
+		}
+	}
 }
 
 func TestNamesAreUniqueAndStay(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"lorad/proto"
 )
 
+const maxVoters = 5
+
 // A dead token is kept for a day, so that whoever tries it is told why it does not work.
 const tokenGraveMs = 24 * 3600 * 1000
 
@@ -36,10 +38,13 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	want := u.GetNode()
+	want, again := u.GetNode(), usedBy(t, u.KeySha256)
+	if old := m.nodes[want.GetId()]; old != nil && !again {
+		return Result{}, refuse(Illegal, "use", "token "+t.Id, "node id %s is somebody else's: join with an empty state directory", old.Id)
+	}
 	if want != nil {
 		want = &proto.Node{
-			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: t.Voter, Cores: want.Cores,
+			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: t.Voter && m.roomForVoter(want.Id), Cores: want.Cores,
 			MemoryBytes: want.MemoryBytes, Engine: want.Engine, Version: want.Version,
 		}
 	}
@@ -47,11 +52,23 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if !usedBy(t, u.KeySha256) {
+	if !again {
 		m.tokens[t.Id] = spend(t, u.KeySha256)
 	}
 	m.nodes[n.Id] = n
 	return Result{Node: n}, nil
+}
+
+// roomForVoter reports whether the node may vote. More voters make every commit wait for more disks and survive
+// nothing that matters here: five survive any two.
+func (m *Machine) roomForVoter(id string) bool {
+	voters := 0
+	for _, n := range m.nodes {
+		if n.Voter && n.Id != id {
+			voters++
+		}
+	}
+	return voters < maxVoters
 }
 
 func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {
