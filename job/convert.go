@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/dlclark/regexp2"
 	"github.com/goccy/go-yaml/ast"
 )
 
@@ -95,7 +96,7 @@ func targets(p *Targets, v spelt) string {
 		}
 		return p.normalise()
 	}
-	if _, err := regexp.Compile(text); err != nil {
+	if _, err := regexp2.Compile(text, regexp2.None); err != nil { // the engine of package peft, which knows Python's look-arounds
 		return fmt.Sprintf("wrong type: not a regular expression: %v", err)
 	}
 	p.Regex = text

@@ -28,8 +28,7 @@ const (
 
 	AllLinear = "all-linear" // lora_target_modules: every linear layer but the output head
 
-	LoRAInitDefault  = "default"  // lora_init: PEFT's default, A uniform in +-1/sqrt(in), B zero
-	LoRAInitGaussian = "gaussian" // lora_init: A normal with deviation 1/r, B zero
+	LoRAInitDefault = "default" // lora_init: PEFT's default, A uniform in +-1/sqrt(in), B zero
 
 	DifficultyHeuristic = "heuristic" // difficulty: words/100 + distinct words/words
 	DifficultyColumn    = "column:"   // difficulty: prefix of the name of a numeric column

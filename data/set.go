@@ -1,0 +1,271 @@
+package data
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"math"
+	"slices"
+	"time"
+
+	"lorad/data/curriculum"
+	"lorad/engine"
+)
+
+// Example is one training sequence.
+type Example struct {
+	ID                 string  // file:line
+	Tokens             []int32 // [n] ids
+	Labels             []int32 // [n] Labels[i] is to be predicted at position i (shifted already), or engine.Ignore
+	Difficulty         float64
+	Task               string // of the record's "task" column, "" if it has none
+	Prompt, Completion string // text before the last answer, and the answer: for evaluation by generation
+}
+
+// Labelled counts the labels that carry loss.
+func (e Example) Labelled() int { return engine.Batch{Labels: e.Labels}.Labelled() }
+
+// Set is what a run trains and is evaluated on.
+type Set struct {
+	Train, Val []Example
+	Hash       [32]byte // see Manifest
+	Report     Report
+}
+
+// Report counts what became of the records.
+type Report struct {
+	Records    int   // lines read
+	Train, Val int   // examples on each side
+	Truncated  int   // examples cut to SequenceLen
+	TooLong    int   // dropped by Excess = drop
+	Unlabelled int   // dropped because no token of them is learnt
+	Tokens     int64 // of both sides
+	Labelled   int64 // of them, those that are predicted
+	Warnings   []string
+}
+
+// What to do with an example of more than SequenceLen tokens.
+const (
+	Truncate = "truncate" // keep the first SequenceLen tokens
+	Drop     = "drop"
+	Raise    = "raise" // stop with an error
+)
+
+// Options say how records become examples.
+type Options struct {
+	SequenceLen   int    // longest example in tokens; 0 = no limit
+	Excess        string // Truncate, Drop or Raise; empty = Truncate
+	TrainOnInputs bool   // learn prompts too
+	ValSetSize    float64
+	Seed          uint64 // of the validation split
+	Difficulty    string // column name; empty = curriculum.Difficulty of the record's own words
+	Date          time.Time
+}
+
+// DefaultDate is the day that chat templates see when Options.Date is zero: any fixed day will do.
+var DefaultDate = time.Date(2024, time.July, 26, 0, 0, 0, 0, time.UTC)
+
+// Build reads files into examples. tok and chatTemplate are the base's ("" = PlainTemplate). Errors name file:line.
+func Build(files []Source, opt Options, tok Tokenizer, chatTemplate string) (Set, error) {
+	if opt.Date.IsZero() {
+		opt.Date = DefaultDate
+	}
+	enc, err := NewEncoder(tok, chatTemplate, opt.Date)
+	if err != nil {
+		return Set{}, fmt.Errorf("build data set: %w", err)
+	}
+	b := builder{opt: opt, enc: enc}
+	for _, s := range files {
+		if err := b.source(s); err != nil {
+			return Set{}, err
+		}
+	}
+	b.split()
+	return b.finish()
+}
+
+type builder struct {
+	opt Options
+	enc *Encoder
+	set Set
+}
+
+// source appends the examples of one file. The first line decides the format; a file that changes it is refused.
+func (b *builder) source(s Source) error {
+	fields := s.Fields.withDefaults()
+	format, found := s.Format, 0
+	return eachLine(s, func(number int, text []byte) error {
+		l, err := parseLine(text)
+		if err != nil {
+			return err
+		}
+		if s.Format == "" || s.Format == Auto {
+			now, err := detect(l, fields)
+			if err != nil {
+				return err
+			}
+			if found == 0 {
+				format, found = now, number
+			} else if now != format {
+				return fmt.Errorf("mixed formats: this line is %s, line %d was %s; put them into files of their own", now, found, format)
+			}
+		}
+		return b.line(s, fmt.Sprintf("%s:%d", s.Name, number), l, format, fields)
+	})
+}
+
+func (b *builder) line(s Source, id string, l line, format string, f Fields) error {
+	b.set.Report.Records++
+	r, err := l.read(format, f)
+	if err != nil {
+		return err
+	}
+	p, err := b.enc.format(r)
+	if err != nil {
+		return err
+	}
+	b.warn(p.warning)
+	ex := Example{ID: id, Prompt: p.prompt, Completion: p.completion}
+	if ex.Difficulty, err = b.difficulty(l, r, f); err != nil {
+		return err
+	}
+	if l.has("task") {
+		ex.Task, _ = l.text("task", true) // a task that is no string is some other column
+	}
+	keep, err := b.fit(&ex, p)
+	if keep {
+		b.put(ex, s.HeldOut)
+	}
+	return err
+}
+
+func (b *builder) difficulty(l line, r record, f Fields) (float64, error) {
+	column := f.Difficulty
+	if column == "" {
+		column = b.opt.Difficulty
+	}
+	if column == "" {
+		return curriculum.Difficulty(r.words), nil
+	}
+	return l.number(column)
+}
+
+// fit tokenises the passage and applies the length policy. It reports whether anything is left to learn.
+func (b *builder) fit(ex *Example, p passage) (bool, error) {
+	ids, learnt := b.enc.tokens(p, b.opt.TrainOnInputs)
+	if limit := b.opt.SequenceLen; limit > 0 && len(ids) > limit {
+		switch b.opt.Excess {
+		case Raise:
+			return false, fmt.Errorf("too long: %d tokens, sequence_len is %d; raise it, or set excess_length_strategy to truncate or drop", len(ids), limit)
+		case Drop:
+			b.set.Report.TooLong++
+			return false, nil
+		}
+		b.set.Report.Truncated++
+		ids, learnt = slices.Clip(ids[:limit]), learnt[:limit]
+	}
+	ex.Tokens, ex.Labels = ids, shift(ids, learnt)
+	if ex.Labelled() == 0 {
+		b.set.Report.Unlabelled++
+		return false, nil
+	}
+	return true, nil
+}
+
+func (b *builder) put(ex Example, heldOut bool) {
+	if heldOut {
+		b.set.Val = append(b.set.Val, ex)
+	} else {
+		b.set.Train = append(b.set.Train, ex)
+	}
+}
+
+func (b *builder) warn(text string) {
+	if text != "" && !slices.Contains(b.set.Report.Warnings, text) {
+		b.set.Report.Warnings = append(b.set.Report.Warnings, text)
+	}
+}
+
+func (b *builder) finish() (Set, error) {
+	r := &b.set.Report
+	r.Train, r.Val = len(b.set.Train), len(b.set.Val)
+	if r.Train == 0 {
+		return Set{}, fmt.Errorf("build data set: empty: no training example is left of %d records (%d too long, %d with nothing to learn, %d for validation)",
+			r.Records, r.TooLong, r.Unlabelled, r.Val)
+	}
+	for _, ex := range slices.Concat(b.set.Train, b.set.Val) {
+		r.Tokens += int64(len(ex.Tokens))
+		r.Labelled += int64(ex.Labelled())
+	}
+	if r.Truncated > 0 {
+		b.warn(fmt.Sprintf("%d examples were cut to %d tokens", r.Truncated, b.opt.SequenceLen))
+	}
+	if r.Unlabelled > 0 {
+		b.warn(fmt.Sprintf("%d records were dropped: nothing of them is learnt (no answer, or the answer is beyond sequence_len)", r.Unlabelled))
+	}
+	if n := twins(b.set.Train, b.set.Val); n > 0 {
+		b.warn(fmt.Sprintf("%d held-out examples are in the training set too", n))
+	}
+	b.set.Hash = Manifest(b.set.Train, b.set.Val)
+	return b.set, nil
+}
+
+// Manifest hashes everything about examples that decides what a step computes: SHA-256 over, all little-endian,
+//
+//	"lorad-manifest/1\n"
+//	for train, then val:
+//	  u64 number of examples
+//	  for each example, in order:
+//	    u64 n | n x i32 tokens | n x i32 labels | u64 IEEE 754 bits of the difficulty
+//
+// IDs, tasks and texts are not in it.
+func Manifest(train, val []Example) [32]byte {
+	h := sha256.New()
+	h.Write([]byte("lorad-manifest/1\n"))
+	for _, side := range [][]Example{train, val} {
+		writeU64(h, uint64(len(side)))
+		for _, ex := range side {
+			writeTokens(h, ex)
+			writeU64(h, math.Float64bits(ex.Difficulty))
+		}
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+func writeTokens(h hash.Hash, ex Example) {
+	writeU64(h, uint64(len(ex.Tokens)))
+	buf := make([]byte, 0, 8*len(ex.Tokens))
+	for _, ids := range [][]int32{ex.Tokens, ex.Labels} {
+		for _, id := range ids {
+			buf = binary.LittleEndian.AppendUint32(buf, uint32(id))
+		}
+	}
+	h.Write(buf)
+}
+
+func writeU64(h hash.Hash, x uint64) { h.Write(binary.LittleEndian.AppendUint64(nil, x)) }
+
+// Difficulties lists the difficulties of examples in order, as curriculum.New wants them.
+func Difficulties(examples []Example) []float64 {
+	out := make([]float64, len(examples))
+	for i, ex := range examples {
+		out[i] = ex.Difficulty
+	}
+	return out
+}
+
+// Gather concatenates the examples with the given indices into a batch.
+func Gather(examples []Example, indices []int) engine.Batch {
+	n := 0
+	for _, i := range indices {
+		n += len(examples[i].Tokens)
+	}
+	b := engine.Batch{Tokens: make([]int32, 0, n), Labels: make([]int32, 0, n), Starts: make([]int32, 1, len(indices)+1)}
+	for _, i := range indices {
+		b.Tokens = append(b.Tokens, examples[i].Tokens...)
+		b.Labels = append(b.Labels, examples[i].Labels...)
+		b.Starts = append(b.Starts, int32(len(b.Tokens)))
+	}
+	return b
+}

@@ -1,0 +1,94 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+)
+
+// MaxLine bounds one line of a JSONL file, in bytes.
+const MaxLine = 64 << 20
+
+// Source is one JSONL file.
+type Source struct {
+	Name    string // what errors and example ids call it
+	Open    func() (io.ReadCloser, error)
+	Format  string // Auto, Text, Completion, Alpaca or Chat; empty = Auto
+	Fields  Fields
+	HeldOut bool // goes to the validation side as a whole
+}
+
+// Fields names the columns of a file; empty = the usual name.
+type Fields struct {
+	Text, Prompt, Completion                     string
+	Instruction, Input, Output, System, Messages string
+	Role, Content                                string // of a message
+	Difficulty                                   string // numeric column; overrides Options.Difficulty for this file
+}
+
+// eachLine calls f with the lines of a source that are not blank, numbered from 1. The slice is f's to keep until it
+// returns. Errors name file:line.
+func eachLine(s Source, f func(number int, line []byte) error) error {
+	r, err := s.Open()
+	if err != nil {
+		return fmt.Errorf("read data %s: %w", s.Name, err)
+	}
+	defer r.Close()
+	in := bufio.NewReaderSize(r, 64<<10)
+	for n := 1; ; n++ {
+		line, err := boundedLine(in)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read data %s:%d: %w", s.Name, n, err)
+		}
+		end := err != nil
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			if err := f(n, line); err != nil {
+				return fmt.Errorf("read data %s:%d: %w", s.Name, n, err)
+			}
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+// boundedLine reads up to and including a newline; io.EOF comes with the last line.
+func boundedLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		if len(line)+len(part) > MaxLine {
+			return nil, fmt.Errorf("too large: the line has more than %d MiB; is this a JSONL file?", MaxLine>>20)
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
+}
+
+func checkText(line []byte) error {
+	if line[0] == '[' {
+		return fmt.Errorf("wrong format: a JSON array; JSONL has one object on each line (jq -c '.[]' makes it)")
+	}
+	if line[0] != '{' {
+		return fmt.Errorf("wrong format: expected a JSON object, got %q", clip(line, 20))
+	}
+	if !utf8.Valid(line) {
+		return fmt.Errorf("wrong encoding: the line is not UTF-8")
+	}
+	return nil
+}
+
+func clip(b []byte, n int) string {
+	if len(b) <= n {
+		return string(b)
+	}
+	return string(b[:n]) + "..."
+}
