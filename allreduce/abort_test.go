@@ -55,11 +55,16 @@ func TestDeadLink(t *testing.T) {
 	for h := range 2 * (n - 1) {
 		frames += s.segments((1 - h + 2*n) % n)
 	}
+	lastHop := frames - s.segments(1) // what member 1 sends from here on, member 0 does not need
+	want, _ := bigSum(ms, -40)
 	phases := map[Phase]bool{}
 	for at := range frames {
 		groups := ringOf(n, breakNext(1, at, nil))
-		_, errs := reduceAll(groups, testOp(1), accs)
+		sums, errs := reduceAll(groups, testOp(1), accs)
 		for r, err := range errs {
+			if err == nil && r == 0 && at >= lastHop && sameBits(sums[r].Grad, want) {
+				continue // it needed nothing more: a complete result is a valid one
+			}
 			phases[abortOf(t, r, err).Phase] = true
 			if !slices.Equal(accs[r].v, before[r]) {
 				t.Fatalf("frame %d: member %d's accumulator changed", at, r)
@@ -76,7 +81,7 @@ func TestDeadLink(t *testing.T) {
 	groups := ringOf(n, nil)
 	defer closeAll(groups)
 	sums, errs := reduceAll(groups, testOp(1), accs)
-	if want, _ := bigSum(ms, -40); errs[0] != nil || !sameBits(sums[0].Grad, want) {
+	if errs[0] != nil || !sameBits(sums[0].Grad, want) {
 		t.Fatalf("after the aborts: %v, or another sum", errs[0])
 	}
 }

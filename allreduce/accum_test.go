@@ -1,0 +1,193 @@
+package allreduce
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestQuantise compares single values with the exact oracle, ties included.
+func TestQuantise(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		unit := rapid.IntRange(-62, 0).Draw(t, "unit")
+		x := rapid.Float32().Draw(t, "x")
+		if rapid.Bool().Draw(t, "near a tie") {
+			x = float32(math.Ldexp(float64(rapid.IntRange(-4000, 4000).Draw(t, "halves")), unit-1))
+		}
+		a := NewAccum(1, 3, unit)
+		if err := a.Add(1, []float32{x}, 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		want := nearest(float64(x), unit)
+		if in := want.CmpAbs(nearest(a.limit, 0)) < 0; in != (*a.counter(1) == 1) {
+			t.Fatalf("%v units: in range %v, counter %x", want, in, *a.counter(1))
+		} else if in && a.v[0] != want.Int64() {
+			t.Fatalf("%v in units of 2^%d: got %d, want %v", x, unit, a.v[0], want)
+		}
+	})
+}
+
+// TestTrap: a poisoned micro-batch leaves the sum as if it had contributed zeros, and every member names it.
+func TestTrap(t *testing.T) {
+	inf := float32(math.Inf(1))
+	poison := map[string]func(m *micro){
+		"NaN":           func(m *micro) { m.g[2999] = float32(math.NaN()) },
+		"infinity":      func(m *micro) { m.g[0] = -inf },
+		"overflow":      func(m *micro) { m.g[1500] = float32(math.Ldexp(1, 22)) / 4 }, // 2^62/4 units of 2^-40
+		"loss NaN":      func(m *micro) { m.loss = math.NaN() },
+		"loss overflow": func(m *micro) { m.loss = 1e18 },
+	}
+	for name, spoil := range poison {
+		t.Run(name, func(t *testing.T) {
+			ms := randomMicros(5, 3000, 4)
+			clean := slices.Clone(ms)
+			clean[2] = micro{g: make([]float32, 3000)}
+			want, loss := bigSum(clean, -40)
+			spoil(&ms[2])
+			groups := ringOf(3, nil)
+			defer closeAll(groups)
+			sums, errs := reduceAll(groups, testOp(1), share(5, ms, 3, -40))
+			for r, s := range sums {
+				if errs[r] != nil || !slices.Equal(s.Bad, []int{2}) || !sameBits(s.Grad, want) || s.Loss != loss {
+					t.Errorf("member %d: error %v, bad %v, loss %v", r, errs[r], s.Bad, s.Loss)
+				}
+			}
+		})
+	}
+}
+
+// TestLargestSum: micro-batches just below the limit cannot overflow together.
+func TestLargestSum(t *testing.T) {
+	const micros = 4
+	x := math.Nextafter32(float32(math.Ldexp(1, 20)), 0) // below 2^62/4 units of 2^-40
+	a, out := NewAccum(2, micros, -40), Sum{}
+	for mb := range micros {
+		if err := a.Add(mb, []float32{x, -x}, 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	groups := ringOf(1, nil)
+	defer closeAll(groups)
+	if _, err := groups[0].Reduce(t.Context(), testOp(1), a, &out); err != nil || len(out.Bad) > 0 || out.Grad[0] != 4*x || out.Grad[1] != -4*x {
+		t.Fatalf("%v %+v, want %v", err, out, 4*x)
+	}
+}
+
+// TestCoverage: a micro-batch that is missing or counted twice is found by every member, by number, and the
+// group goes on.
+func TestCoverage(t *testing.T) {
+	ms := randomMicros(9, 100, 5)
+	groups := ringOf(3, nil)
+	defer closeAll(groups)
+	accs := share(9, ms, 3, -40)
+	for _, a := range accs {
+		if !a.Has(3) {
+			_ = a.Add(3, ms[3].g, 0, 0, 0)
+		}
+	}
+	for _, a := range accs { // whoever had micro-batch 1 forgets it
+		*a.counter(1) = 0
+	}
+	_, errs := reduceAll(groups, testOp(1), accs)
+	for r, err := range errs {
+		var ce *CoverageError
+		if !errors.As(err, &ce) || !slices.Equal(ce.Missing, []int{1}) || !slices.Equal(ce.Repeated, []int{3}) {
+			t.Errorf("member %d: %v", r, err)
+		}
+	}
+	if _, errs := reduceAll(groups, testOp(2), share(9, ms, 3, -40)); errors.Join(errs...) != nil {
+		t.Error(errs)
+	}
+}
+
+// TestAddTwice: a repeated micro-batch changes nothing; Reset and Bitmap agree with Has.
+func TestAddTwice(t *testing.T) {
+	a := NewAccum(1, 10, -40)
+	for range 2 {
+		if err := a.Add(9, []float32{1}, 2, 3, 4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a.v[0] != 1<<40 || a.v[1+slotLoss] != 2<<30 || a.v[1+slotTokens] != 3 || a.v[1+slotTotal] != 4 || *a.counter(9) != 1 {
+		t.Fatal(a.v)
+	}
+	if b := a.Bitmap(nil); !a.Has(9) || a.Has(8) || a.Has(-1) || a.Has(10) || !slices.Equal(b, []byte{0, 2}) {
+		t.Fatal(b)
+	}
+	if a.Reset(); a.Has(9) || a.v[0] != 0 {
+		t.Fatal("reset kept something")
+	}
+}
+
+// TestMisuse: the caller's mistakes are errors and change nothing.
+func TestMisuse(t *testing.T) {
+	a := NewAccum(2, 2, -40)
+	for _, err := range []error{
+		a.Add(2, []float32{1, 1}, 0, 0, 0), a.Add(-1, []float32{1, 1}, 0, 0, 0), a.Add(0, []float32{1}, 0, 0, 0),
+		a.Add(0, []float32{1, 1}, 0, -1, 0), a.Add(0, []float32{1, 1}, 0, 0, math.MaxInt64),
+	} {
+		if err == nil {
+			t.Error("accepted")
+		}
+	}
+	if slices.Max(a.v) != 0 {
+		t.Error(a.v)
+	}
+	groups := ringOf(1, nil)
+	defer closeAll(groups)
+	if _, err := groups[0].Reduce(t.Context(), OpID{Run: 7, Generation: 4}, a, new(Sum)); err == nil {
+		t.Error("another generation's operation was accepted")
+	}
+}
+
+// TestNoAllocation: a step costs a fixed handful of small allocations, whatever the size.
+func TestNoAllocation(t *testing.T) {
+	const params = 300_000
+	groups := ringOf(2, nil)
+	defer closeAll(groups)
+	g, a, out := make([]float32, params), [2]*Accum{NewAccum(params, 2, -40), NewAccum(params, 2, -40)}, [2]Sum{}
+	g[7] = 1
+	step := func() {
+		together(groups, func(r int, gr *Group) {
+			a[r].Reset()
+			_ = a[r].Add(r, g, 1, 1, 1)
+			if _, err := gr.Reduce(context.Background(), testOp(1), a[r], &out[r]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	res := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			step()
+		}
+	})
+	if res.AllocedBytesPerOp() > 64<<10 {
+		t.Errorf("%d bytes per step", res.AllocedBytesPerOp())
+	}
+}
+
+// TestAllGather collects blobs of different lengths, the empty and the longest among them.
+func TestAllGather(t *testing.T) {
+	for n := 1; n <= 5; n++ {
+		groups := ringOf(n, nil)
+		blobs := make([][]byte, n)
+		for r := range blobs {
+			blobs[r] = slices.Repeat([]byte{byte(r)}, MaxBlob*r/4)
+		}
+		together(groups, func(r int, g *Group) {
+			got, err := g.AllGather(t.Context(), testOp(1), blobs[r])
+			if err != nil || !slices.EqualFunc(got, blobs, slices.Equal[[]byte]) {
+				t.Errorf("member %d of %d: %v", r, n, err)
+			}
+			if _, err := g.AllGather(t.Context(), testOp(1), make([]byte, MaxBlob+1)); err == nil {
+				t.Error("a blob over the bound was accepted")
+			}
+		})
+		closeAll(groups)
+	}
+}
