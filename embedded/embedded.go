@@ -21,7 +21,7 @@ var legalTrain []byte
 var legalHeldout []byte
 
 //go:embed job.yaml
-var job string
+var jobYAML string
 
 // Base is the folder of the base model: config.json, the tokenizer's files and model.safetensors (bf16).
 func Base() fs.FS {
@@ -39,4 +39,4 @@ func LegalTrain() []byte { return append([]byte(nil), legalTrain...) }
 func LegalHeldout() []byte { return append([]byte(nil), legalHeldout...) }
 
 // JobYAML is the demo's job; base_model and the data path are filled in by the caller.
-func JobYAML() string { return job }
+func JobYAML() string { return jobYAML }

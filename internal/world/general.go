@@ -203,5 +203,5 @@ var talks = []talk{
 	{"\"Are you {F}?\" {X} asked. \"Yes, I am {F},\" said {Y}.", "Who is {F}?", "{Y} is {F}."},
 	{"{Y} said to {X}, \"You must {J}.\"", "Who must {J}?", "{X} must {J}."},
 	{"\"Is this yours?\" {X} asked, and held up {O}. \"It is mine,\" said {Y}.", "Who asked the question?", "{X} asked the question."},
-	{"\"Thank you, {x},\" said {Y}. \"You have been a good friend.\"", "Whom did {Y} thank?", "{Y} thanked {X}."},
+	{"\"Thank you, {X},\" said {Y}. \"You have been a good friend.\"", "Whom did {Y} thank?", "{Y} thanked {X}."},
 }
