@@ -36,7 +36,8 @@ type buffers[T kernel.Float] struct {
 
 	dres, dnorm, dq, dk, dv, dgate, dh []T
 	drop, du                           []T
-	partial                            []T // gradients of a norm's weight, one row per block of rows
+	masks                              [][]uint8 // dropout of each adapter, a bit per element of its input
+	partial                            []T       // gradients of a norm's weight, one row per block of rows
 
 	labelled               []int32 // rows that carry loss
 	targets                []int32
@@ -84,6 +85,7 @@ func (m *Model[T]) reserve(rows int, train bool) {
 	b, c := &m.buf, m.cfg
 	if b.acts == nil {
 		b.acts = make([]act[T], 1, 1+len(m.layers)-m.lowest)
+		b.masks = make([][]uint8, m.sites)
 	}
 	if rows > b.rows {
 		b.rows = rows + rows/4
@@ -100,6 +102,7 @@ func (m *Model[T]) reserve(rows int, train bool) {
 	}
 	if b.drops && len(b.drop) < b.rows*m.widest() {
 		b.drop = make([]T, b.rows*m.widest())
+		m.eachAdapter(func(l *linear[T]) { b.masks[l.site] = make([]uint8, (b.rows*l.in+7)/8) })
 	}
 }
 

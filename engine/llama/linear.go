@@ -29,7 +29,7 @@ func (m *Model[T]) forward(l *linear[T], rows, row0 int, x, y, u []T, acc bool) 
 	if l.a.data == nil {
 		return
 	}
-	x = m.dropped(l, rows, row0, x)
+	x = m.dropped(l, rows, row0, x, true)
 	m.ops.Gemm(false, true, rows, m.rank, l.in, x, l.in, l.a.data, l.in, u, m.rank, false)
 	scaleBy(m.scale, u[:rows*m.rank])
 	m.ops.Gemm(false, true, rows, l.out, m.rank, u, m.rank, l.b.data, m.rank, y, l.out, true)
@@ -59,7 +59,7 @@ func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy, dx []T, 
 	m.ops.Gemm(true, false, l.out, r, rows, dy, l.out, u, r, l.b.grad(g), r, more)
 	m.ops.Gemm(false, false, rows, r, l.out, dy, l.out, l.b.data, r, du, r, false)
 	scaleBy(m.scale, du[:rows*r])
-	xd := m.dropped(l, rows, row0, x)
+	xd := m.dropped(l, rows, row0, x, false)
 	m.ops.Gemm(true, false, r, l.in, rows, du, r, xd, l.in, l.a.grad(g), l.in, more)
 	if dx == nil {
 		return
@@ -70,22 +70,30 @@ func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy, dx []T, 
 	}
 	back := m.buf.drop // xd is not needed any more
 	m.ops.Gemm(false, false, rows, l.in, r, du, r, l.a.data, l.in, back, l.in, false)
-	d := lora.NewDropout(m.dropout, m.buf.key, l.site)
+	mask, keep := m.buf.masks[l.site], m.drop(l).Keep
 	m.eachRows(rows, func(lo, hi int) {
 		s := back[lo*l.in : hi*l.in]
-		lora.Apply(d, (row0+lo)*l.in, s, s)
+		lora.Apply(mask[(row0+lo)*l.in/8:], keep, s, s)
 		m.ops.Axpy(1, s, dx[lo*l.in:hi*l.in])
 	})
 }
 
-// dropped is dropout(x): x itself when nothing is dropped. The backward pass draws the same mask again instead of keeping it.
-func (m *Model[T]) dropped(l *linear[T], rows, row0 int, x []T) []T {
+func (m *Model[T]) drop(l *linear[T]) lora.Dropout {
+	return lora.NewDropout(m.dropout, m.buf.key, l.site)
+}
+
+// dropped is dropout(x), or x itself when nothing is dropped. The forward pass draws the mask, the backward pass uses it again.
+func (m *Model[T]) dropped(l *linear[T], rows, row0 int, x []T, draw bool) []T {
 	if !m.buf.drops {
 		return x
 	}
-	y, d := m.buf.drop, lora.NewDropout(m.dropout, m.buf.key, l.site)
+	y, d, mask := m.buf.drop, m.drop(l), m.buf.masks[l.site]
 	m.eachRows(rows, func(lo, hi int) {
-		lora.Apply(d, (row0+lo)*l.in, y[lo*l.in:hi*l.in], x[lo*l.in:hi*l.in])
+		from, to := (row0+lo)*l.in/8, ((row0+hi)*l.in+7)/8
+		if draw {
+			d.Draw(from, mask[from:to])
+		}
+		lora.Apply(mask[from:to], d.Keep, y[lo*l.in:hi*l.in], x[lo*l.in:hi*l.in])
 	})
 	return y
 }

@@ -55,6 +55,7 @@ type Model[T kernel.Float] struct {
 	dropout float64 // on the input of lora_A
 	scale   T       // of B(A(x))
 	rank    int
+	sites   int // adapters
 
 	rope rope[T]
 	buf  buffers[T]
@@ -88,7 +89,7 @@ func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops
 	if err := b.build(); err != nil {
 		return nil, err
 	}
-	m.lowest = m.lowestTrainable()
+	m.lowest, m.sites = m.lowestTrainable(), b.targets
 	return m, nil
 }
 
@@ -147,4 +148,18 @@ func (l *layer[T]) qkvTrainable() bool {
 
 func (l *layer[T]) mlpTrainable() bool {
 	return l.norm2.trainable() || l.gate.trainable() || l.up.trainable() || l.down.trainable()
+}
+
+func (m *Model[T]) eachAdapter(f func(*linear[T])) {
+	for i := range m.layers {
+		l := &m.layers[i]
+		for _, p := range []*linear[T]{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down} {
+			if p.a.data != nil {
+				f(p)
+			}
+		}
+	}
+	if m.head.a.data != nil {
+		f(&m.head)
+	}
 }

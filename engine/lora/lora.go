@@ -63,31 +63,34 @@ func NewDropout(p float64, key engine.Key, site int) Dropout {
 	return Dropout{NewPhilox(key.Seed ^ uint64(key.Micro)*0x9E3779B97F4A7C15), uint32(site), key.Step, t, 1 - float64(t)/65536}
 }
 
-// Apply writes y = x * mask / keep for elements first .. first+len(x) of the site; first is a multiple of 8. y may be x.
-func Apply[T kernel.Float](d Dropout, first int, y, x []T) {
-	s := T(1 / d.Keep)
-	for i := 0; i < len(x); i += 8 {
-		m := d.mask(uint64(first+i) / 8)
-		for j := range min(8, len(x)-i) {
-			if m>>j&1 != 0 {
-				y[i+j] = x[i+j] * s
-			} else {
-				y[i+j] = 0
-			}
-		}
+// Draw fills mask with the draws of elements 8*first .. 8*(first+len(mask)) of the site: bit j of byte i keeps element 8*i+j.
+func (d Dropout) Draw(first int, mask []uint8) {
+	for i := range mask {
+		block := uint64(first + i)
+		a, b, c, e := d.philox.At(uint32(block), uint32(block>>32), d.site, d.step)
+		mask[i] = d.pair(a) | d.pair(b)<<2 | d.pair(c)<<4 | d.pair(e)<<6
 	}
 }
 
-// mask has bit j set if element 8*block+j is kept.
-func (d Dropout) mask(block uint64) (m uint8) {
-	a, b, c, e := d.philox.At(uint32(block), uint32(block>>32), d.site, d.step)
-	for j, w := range [4]uint32{a, b, c, e} {
-		if w&0xffff >= d.threshold {
-			m |= 1 << (2 * j)
-		}
-		if w>>16 >= d.threshold {
-			m |= 2 << (2 * j)
-		}
+// pair compares both halves of a word with the threshold, without branches: draws are not predictable.
+func (d Dropout) pair(w uint32) uint8 {
+	lo, hi := w&0xffff-d.threshold, w>>16-d.threshold // the top bit is set if the draw was below
+	return uint8(^lo>>31 | ^hi>>31<<1)
+}
+
+// Apply writes y = x/keep where mask keeps and 0 elsewhere. The mask starts at x[0]; y may be x.
+func Apply[T kernel.Float](mask []uint8, keep float64, y, x []T) {
+	factor := [2]T{0, T(1 / keep)}
+	y = y[:len(x)]
+	for len(x) >= 8 {
+		m, a, b := mask[0], x[:8], y[:8]
+		b[0], b[1] = a[0]*factor[m&1], a[1]*factor[m>>1&1]
+		b[2], b[3] = a[2]*factor[m>>2&1], a[3]*factor[m>>3&1]
+		b[4], b[5] = a[4]*factor[m>>4&1], a[5]*factor[m>>5&1]
+		b[6], b[7] = a[6]*factor[m>>6&1], a[7]*factor[m>>7]
+		mask, x, y = mask[1:], x[8:], y[8:]
 	}
-	return m
+	for j := range x {
+		y[j] = x[j] * factor[mask[0]>>j&1]
+	}
 }

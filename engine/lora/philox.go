@@ -12,15 +12,23 @@ func NewPhilox(key uint64) Philox { return Philox{uint32(key), uint32(key >> 32)
 // At returns the four words of one counter.
 func (p Philox) At(c0, c1, c2, c3 uint32) (uint32, uint32, uint32, uint32) {
 	k0, k1 := p.k0, p.k1
-	for range 10 {
-		h0, l0 := bits.Mul32(0xD2511F53, c0)
-		h1, l1 := bits.Mul32(0xCD9E8D57, c2)
-		c0, c1, c2, c3 = h1^c1^k0, l1, h0^c3^k1, l0
-		k0 += 0x9E3779B9
-		k1 += 0xBB67AE85
+	for range 5 { // two rounds a turn
+		h0, l0 := bits.Mul32(philoxM0, c0)
+		h1, l1 := bits.Mul32(philoxM1, c2)
+		c0, c2 = h1^c1^k0, h0^c3^k1
+		h2, l2 := bits.Mul32(philoxM0, c0)
+		h3, l3 := bits.Mul32(philoxM1, c2)
+		c0, c1, c2, c3 = h3^l1^(k0+philoxW0), l3, h2^l0^(k1+philoxW1), l2
+		k0, k1 = k0+2*philoxW0&0xffffffff, k1+2*philoxW1&0xffffffff
 	}
 	return c0, c1, c2, c3
 }
+
+// Multipliers and key increments of Philox4x32.
+const (
+	philoxM0, philoxM1 = 0xD2511F53, 0xCD9E8D57
+	philoxW0, philoxW1 = 0x9E3779B9, 0xBB67AE85
+)
 
 // Uniform maps a word to the float in [0, 1) with 24 bits.
 func Uniform(w uint32) float64 { return float64(w>>8) * 0x1p-24 }
