@@ -15,6 +15,7 @@ const (
 // product is one call of Gemm. A[i,p] = a[i*as+p*ak], B[p,j] = b[p*bk+j*bj], C[i,j] = c[i*ldc+j].
 type product struct {
 	kernels
+	simd    simd
 	m, n, k int
 	a       []float32
 	as, ak  int
@@ -30,23 +31,14 @@ type scratch struct {
 	b    [kBlock * slabCols]float32 // packed panels, one after the other
 	a    [kBlock * maxRows]float32  // packed rows of A, [k][rows]
 	c    [maxRows * maxCols]float32 // a tile that does not fit into C
-	pack [slabCols / 4]panel
+	list [slabCols / 4]panel
 }
 
 // Largest tile of any level.
 const maxRows, maxCols = 8, 32
 
-// panel is a strip of B as wide as its tile, in place or packed.
-type panel struct {
-	tile   tile
-	j      int // first column
-	cols   int // of C, at most tile.cols
-	b      *float32
-	stride int
-}
-
 func (o *Ops) product(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) *product {
-	p := &product{kernels: o.kernels, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: b, bk: ldb, bj: 1, c: c, ldc: ldc, acc: acc}
+	p := &product{kernels: o.kernels, simd: o.simd, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: b, bk: ldb, bj: 1, c: c, ldc: ldc, acc: acc}
 	ra, ca, rb, cb := m, k, k, n
 	if transA {
 		p.as, p.ak = 1, lda
@@ -101,10 +93,10 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 	for x := range panels {
 		q := &panels[x]
 		if rows == q.tile.rows && q.cols == q.tile.cols {
-			q.tile.run(k, a, as, ak, q.b, q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc)
+			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc)
 			continue
 		}
-		q.tile.run(k, a, as, ak, q.b, q.stride, &s.c[0], q.tile.cols, false)
+		q.tile.run(k, a, as, ak, &q.at[0], q.stride, &s.c[0], q.tile.cols, false)
 		for r := range rows {
 			o := (i+r)*g.ldc + q.j
 			addRow(g.c[o:o+q.cols], s.c[r*q.tile.cols:], acc)
@@ -120,96 +112,6 @@ func addRow(c, s []float32, acc bool) {
 	}
 	for j, v := range s {
 		c[j] += v
-	}
-}
-
-// rowsOfA is where a tile finds its rows of A: in place if it can. A short last tile is filled up with zeros; a transposed
-// A that several panels will read is packed, since its lines are far apart.
-func (g *product) rowsOfA(s *scratch, i, rows, p, k, panels int) (a *float32, as, ak int) {
-	src := g.a[i*g.as+p*g.ak:]
-	full := rows == g.wide.rows
-	if full && (g.as != 1 || panels < 3) {
-		return &src[0], g.as, g.ak
-	}
-	n := g.wide.rows
-	if full && n == 8 {
-		copy8(k, s.a[:], src, g.ak)
-		return &s.a[0], 1, n
-	}
-	for q := range k {
-		d := s.a[q*n : q*n+n]
-		for r := range rows {
-			d[r] = src[r*g.as+q*g.ak]
-		}
-		clear(d[rows:])
-	}
-	return &s.a[0], 1, n
-}
-
-// copy8 packs k groups of 8 neighbours, ld apart.
-func copy8(k int, dst, src []float32, ld int) {
-	for q := range k {
-		*(*[8]float32)(dst[q*8:]) = [8]float32(src[q*ld:])
-	}
-}
-
-// panels cuts rows p..p+k of B, columns j0..j1, into strips. rows is how many rows of C will use them.
-func (g *product) panels(s *scratch, rows, p, k, j0, j1 int) []panel {
-	list, used := s.pack[:0], 0
-	for j := j0; j < j1; {
-		q := panel{tile: g.wide, j: j}
-		if j1-j <= g.narrow.cols {
-			q.tile = g.narrow
-		}
-		q.cols = min(q.tile.cols, j1-j)
-		if g.bj == 1 && q.cols == q.tile.cols && rows <= 4*g.wide.rows {
-			q.b, q.stride = &g.b[p*g.bk+j], g.bk
-		} else {
-			g.packPanel(s.b[used:used+k*q.tile.cols], q, p, k)
-			q.b, q.stride = &s.b[used], q.tile.cols
-			used += k * q.tile.cols
-		}
-		list = append(list, q)
-		j += q.cols
-	}
-	return list
-}
-
-// packPanel copies a strip to dst, [k][tile.cols], with zeros beyond the last column.
-func (g *product) packPanel(dst []float32, q panel, p, k int) {
-	w := q.tile.cols
-	if g.bj == 1 {
-		for r := range k {
-			o := (p+r)*g.bk + q.j
-			d := dst[r*w : r*w+w]
-			clear(d[copy(d, g.b[o:o+q.cols]):])
-		}
-		return
-	}
-	j, k4 := 0, k&^3
-	if k4 > 0 {
-		for t := g.transpose; j+t.rows <= q.cols; j += t.rows {
-			o := (q.j+j)*g.bj + p
-			t.run(k4, &g.b[o], g.bj, &dst[j], w)
-			for r := k4; r < k; r++ {
-				packColumns(dst[r*w+j:r*w+j+t.rows], g.b[o+r:], g.bj)
-			}
-		}
-	}
-	for r := 0; r < k && j < w; r++ {
-		d := dst[r*w+j : r*w+w]
-		used := max(0, q.cols-j)
-		if used > 0 {
-			packColumns(d[:used], g.b[(q.j+j)*g.bj+p+r:], g.bj)
-		}
-		clear(d[used:])
-	}
-}
-
-// packColumns gathers one row of a panel from the rows of a transposed B.
-func packColumns(dst, src []float32, ld int) {
-	for j := range dst {
-		dst[j] = src[j*ld]
 	}
 }
 

@@ -40,3 +40,9 @@ func swigluBackward8(n int, dgate, dup, dh, gate, up *float32)
 
 //go:noescape
 func rope8(n int, lo, hi, cos, sin *float32, sign float32)
+
+//go:noescape
+func copy8(k int, dst, src *float32, ld int)
+
+//go:noescape
+func spread(n, w int, dst *float32, step int, src *float32)

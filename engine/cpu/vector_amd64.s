@@ -373,3 +373,49 @@ loop:
 	JNZ  loop
 	VZEROUPPER
 	RET
+
+// func copy8(k int, dst, src *float32, ld int): dst is [k][8] without gaps.
+TEXT ·copy8(SB), NOSPLIT, $0-32
+	MOVQ k+0(FP), CX
+	MOVQ dst+8(FP), DI
+	MOVQ src+16(FP), SI
+	MOVQ ld+24(FP), R8
+	SHLQ $2, R8
+
+loop:
+	VMOVUPS (SI), Y0
+	VMOVUPS Y0, (DI)
+	ADDQ R8, SI
+	ADDQ $32, DI
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func spread(n, w int, dst *float32, step int, src *float32): dst[i*step+j] = src[i*w+j] for i < n, j < w; w is a multiple of 16.
+TEXT ·spread(SB), NOSPLIT, $0-40
+	MOVQ n+0(FP), CX
+	MOVQ w+8(FP), BX
+	MOVQ dst+16(FP), DI
+	MOVQ step+24(FP), R8
+	MOVQ src+32(FP), SI
+	SUBQ BX, R8
+	SHLQ $2, R8
+
+group:
+	MOVQ BX, DX
+
+loop:
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ $64, SI
+	ADDQ $64, DI
+	SUBQ $16, DX
+	JNZ  loop
+	ADDQ R8, DI
+	DECQ CX
+	JNZ  group
+	VZEROUPPER
+	RET
