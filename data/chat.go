@@ -2,8 +2,10 @@ package data
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -42,12 +44,23 @@ func NewTemplate(source, bos, eos string, date time.Time) (*Template, error) {
 	}
 	c := config.New()
 	c.TrimBlocks, c.LeftStripBlocks = true, true
+	source = generationTag.ReplaceAllString(source, "{%$1 if true $2%}")
+	source = endGenerationTag.ReplaceAllString(source, "{%$1 endif $2%}")
 	t, err := exec.NewTemplate(templateName, c, soleTemplate(source), environment(date))
 	if err != nil {
-		return nil, fmt.Errorf("chat template: syntax: %w", err)
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner // the outer one repeats the whole template
+		}
+		return nil, fmt.Errorf("chat template: syntax that is wrong or not supported: %w; rewrite it there, or remove the template", err)
 	}
 	return &Template{t, bos, eos}, nil
 }
+
+// {% generation %} marks the assistant's words for Hugging Face and writes nothing: it is a block like any other.
+var (
+	generationTag    = regexp.MustCompile(`{%([-+]?)\s*generation\s*([-+]?)%}`)
+	endGenerationTag = regexp.MustCompile(`{%([-+]?)\s*endgeneration\s*([-+]?)%}`)
+)
 
 // Render writes a conversation; generation adds the heading of the assistant's next turn.
 func (t *Template) Render(messages []Message, generation bool) (text string, err error) {
@@ -83,13 +96,41 @@ func environment(date time.Time) *exec.Environment {
 		}
 	}
 	filters := exec.NewFilterSet(map[string]exec.FilterFunction{}).Update(builtins.Filters).
-		Update(exec.NewFilterSet(map[string]exec.FilterFunction{"random": no("random")}))
+		Update(exec.NewFilterSet(map[string]exec.FilterFunction{"random": no("random"), "tojson": toJSON}))
 	globals := exec.EmptyContext().Update(builtins.GlobalFunctions).Update(builtins.GlobalVariables)
 	globals.Set("lipsum", nil)
 	globals.Set("raise_exception", func(message string) (string, error) { return "", fmt.Errorf("refused by the template: %s", message) })
 	globals.Set("strftime_now", func(format string) (string, error) { return strftime(date, format) })
 	return &exec.Environment{Filters: filters, Tests: builtins.Tests, ControlStructures: builtins.ControlStructures,
 		Methods: builtins.Methods, Context: globals}
+}
+
+// toJSON is Hugging Face's json.dumps(x, ensure_ascii=False) for what messages are made of. Lists and objects, which
+// Python spaces in its own way, do not come up without tools.
+func toJSON(_ *exec.Evaluator, in *exec.Value, _ *exec.VarArgs) *exec.Value {
+	if !in.IsString() {
+		return exec.AsValue(fmt.Errorf("not supported: the filter tojson on anything but a string"))
+	}
+	return exec.AsSafeValue(quote(in.String()))
+}
+
+// quote writes a JSON string as Python does: only quotes, backslashes and control characters are escaped.
+func quote(s string) string {
+	short := map[rune]string{'"': `\"`, '\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`}
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch e, ok := short[r]; {
+		case ok:
+			b.WriteString(e)
+		case r < 0x20:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }
 
 // strftime writes the directives that chat templates use.
