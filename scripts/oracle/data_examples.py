@@ -68,7 +68,7 @@ TEMPLATES = {
               "    {%- set ns.seen = ns.seen + 1 %}\n  {%- endif %}\n"
               "  {%- set body = m.content.split('. ')|first if m.role == 'system' else m.content %}\n"
               "  {{- box(m.role|upper) ~ ' ' ~ body ~ (' ' * 2) }}\n"
-              "  {{- m.content|tojson }}{% generation %}{% endgeneration %}\n"
+              "  {%- if m.role == 'user' %}{{ m.content|tojson }}{% endif %}{% generation %}{% endgeneration %}\n"
               "  {%- if not loop.last %}{{ '\n' }}{% endif %}\n{%- endfor %}\n"
               "{%- if ns.seen > 1 and messages[ns.last]['role'] == 'user' %} {{ ns.seen }} questions{% endif %}\n"
               "{%- if add_generation_prompt %}{{ '\n[ASSISTANT] ' }}{% endif %}",
