@@ -1,0 +1,106 @@
+// Package infer uses a model: a base folder with or without a PEFT adapter, a prompt in, text out.
+//
+// It runs on the training engine, so what is measured after training is what was trained.
+package infer
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"slices"
+
+	"lorad/data"
+	"lorad/engine"
+	"lorad/engine/cpu"
+	"lorad/engine/llama"
+	"lorad/model"
+	"lorad/model/peft"
+	"lorad/model/tokenizer"
+)
+
+// Model is ready to generate. It is not safe for concurrent use.
+type Model struct {
+	engine    *llama.Model[float32]
+	Tokenizer *tokenizer.Tokenizer
+	config    model.Config
+	chat      string // template
+}
+
+// Open reads a base folder and, unless it is nil, an adapter folder.
+func Open(base, adapter fs.FS, threads int) (*Model, error) {
+	folder, err := model.Open(base)
+	if err != nil {
+		return nil, fmt.Errorf("base model: %w", err)
+	}
+	defer folder.Close()
+	if !folder.HasWeights() {
+		return nil, fmt.Errorf("base model: the folder has no model.safetensors")
+	}
+	m := &Model{config: folder.Config(), chat: folder.ChatTemplate()}
+	if m.Tokenizer, err = folder.Tokenizer(); err != nil {
+		return nil, fmt.Errorf("base model: %w", err)
+	}
+	var ad llama.Adapter
+	if adapter != nil {
+		if ad, err = readAdapter(adapter); err != nil {
+			return nil, err
+		}
+	}
+	if m.engine, err = llama.New[float32](m.config, folder, ad, cpu.New(threads)); err != nil {
+		return nil, fmt.Errorf("base model: %w", err)
+	}
+	return m, nil
+}
+
+func readAdapter(dir fs.FS) (llama.Adapter, error) {
+	cfg, tensors, err := peft.Read(dir)
+	if err != nil {
+		return llama.Adapter{}, fmt.Errorf("adapter: %w", err)
+	}
+	init := make(map[string][]float32, len(tensors))
+	for name, t := range tensors {
+		init[name] = t.Data
+	}
+	return llama.Adapter{LoRA: &cfg, Init: init}, nil
+}
+
+// Complete continues a prompt as it stands (no chat template) and returns what was added. The model's end-of-text
+// tokens stop it.
+func (m *Model) Complete(prompt string, how engine.Sampling) (string, error) {
+	for _, id := range m.config.EOS {
+		how.Stop = append(how.Stop, int32(id))
+	}
+	out, err := m.engine.Generate(m.Tokenizer.Encode(prompt, true), how)
+	if err != nil {
+		return "", err
+	}
+	return m.Tokenizer.Decode(out, true), nil
+}
+
+// lossBatch is how many examples Perplexity takes at a time.
+const lossBatch = 16
+
+// Perplexity is exp of the mean token loss over the answers of JSONL records (any format that package data reads).
+func (m *Model) Perplexity(jsonl io.Reader) (float64, error) {
+	src := data.Source{Name: "records", Open: func() (io.ReadCloser, error) { return io.NopCloser(jsonl), nil }}
+	set, err := data.Build([]data.Source{src}, data.Options{}, m.Tokenizer, m.chat)
+	if err != nil {
+		return 0, err
+	}
+	var sum float64
+	var tokens int
+	for chunk := range slices.Chunk(set.Train, lossBatch) {
+		b := engine.Batch{Starts: []int32{0}}
+		for _, e := range chunk {
+			b.Tokens, b.Labels = append(b.Tokens, e.Tokens...), append(b.Labels, e.Labels...)
+			b.Starts = append(b.Starts, int32(len(b.Tokens)))
+		}
+		loss, err := m.engine.Loss(b)
+		if err != nil {
+			return 0, err
+		}
+		sum, tokens = sum+loss, tokens+b.Labelled()
+	}
+	return math.Exp(sum / float64(tokens)), nil
+}

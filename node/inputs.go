@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"lorad/job"
+	"lorad/node/blob"
+	"lorad/node/recipe"
+	"lorad/proto"
+)
+
+// EmbeddedBase is the base_model that names the model inside the binary.
+const EmbeddedBase = "embedded"
+
+// Prepare turns what a user submits into the immutable specification of a run: inputs hashed and taken into the
+// store by reference, examples tokenised once to know their hash and the number of steps. The node that is asked
+// becomes the run's home: it writes output_dir.
+func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Spec, error) {
+	j, err := job.Parse([]byte(req.JobYaml))
+	if err != nil {
+		return nil, err
+	}
+	j = j.Resolve(req.Dir, func(p string) bool { return p == EmbeddedBase })
+	p := &preparation{store: n.blobs, embedded: n.cfg.Embedded}
+	portable, err := p.collect(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := recipe.Load(portable, n.view(p.files))
+	if err != nil {
+		return nil, err
+	}
+	spec := &proto.Spec{
+		Name:           j.Name,
+		JobYaml:        string(portable.YAML()),
+		Files:          p.files,
+		ManifestSha256: rec.Set.Hash[:],
+		Steps:          uint64(rec.Plan.Steps()),
+		MicroBatches:   uint32(rec.MaxMicros()),
+		HomeNode:       n.cfg.ID,
+		OutputDir:      j.OutputDir,
+		BaseModel:      j.BaseModel,
+	}
+	spec.Run = runID(spec)
+	return spec, nil
+}
+
+// runID names a run after its job and the hash of all that determines it, the output directory included: the same
+// job submitted again is the same run, and is resumed rather than repeated.
+func runID(s *proto.Spec) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "lorad-run/1\n%s\n%x\n%s\n", s.JobYaml, s.ManifestSha256, s.OutputDir)
+	for _, f := range s.Files {
+		fmt.Fprintf(h, "%s %x\n", f.Name, f.Sha256)
+	}
+	return slug(s.Name) + "-" + hex.EncodeToString(h.Sum(nil)[:4])
+}
+
+var notSlug = regexp.MustCompile(`[^a-z0-9]+`)
+
+func slug(name string) string {
+	s := strings.Trim(notSlug.ReplaceAllString(strings.ToLower(name), "-"), "-")
+	if s == "" {
+		return "run"
+	}
+	return s[:min(len(s), 40)]
+}
+
+// preparation gathers the input files of one job.
+type preparation struct {
+	store    *blob.Store
+	embedded fs.FS
+	files    []*proto.File
+}
+
+// collect takes all inputs into the store and returns the job with their portable names in place of paths.
+func (p *preparation) collect(ctx context.Context, j job.Job) (job.Job, error) {
+	if err := p.base(j.BaseModel); err != nil {
+		return j, err
+	}
+	j.BaseModel = recipe.BaseDir
+	if j.LoraModelDir != "" {
+		if err := p.folder(j.LoraModelDir, recipe.AdapterDir, adapterFile); err != nil {
+			return j, err
+		}
+		j.LoraModelDir = recipe.AdapterDir
+	}
+	var err error
+	if j.Datasets, err = p.datasets(ctx, j.Datasets, "data"); err != nil {
+		return j, err
+	}
+	if j.TestDatasets, err = p.datasets(ctx, j.TestDatasets, "test"); err != nil {
+		return j, err
+	}
+	j.OutputDir = "output"
+	return j, nil
+}
+
+func (p *preparation) base(dir string) error {
+	if dir != EmbeddedBase {
+		return p.folder(dir, recipe.BaseDir, modelFile)
+	}
+	return fs.WalkDir(p.embedded, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !modelFile(name) {
+			return err
+		}
+		info, err := p.store.AddShipped(p.embedded, name)
+		p.add(path.Join(recipe.BaseDir, name), info)
+		return err
+	})
+}
+
+// folder takes the wanted files of a directory (not of those below it: Hugging Face folders are flat).
+func (p *preparation) folder(dir, under string, want func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read model folder: there is no %s; base_model is the path of a Hugging Face folder, or %q", dir, EmbeddedBase)
+	}
+	if err != nil {
+		return fmt.Errorf("read model folder: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() || !want(e.Name()) {
+			continue
+		}
+		info, err := p.store.AddFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return err
+		}
+		p.add(path.Join(under, e.Name()), info)
+	}
+	return nil
+}
+
+func (p *preparation) datasets(ctx context.Context, in []job.Dataset, under string) ([]job.Dataset, error) {
+	out := append([]job.Dataset(nil), in...)
+	for i := range out {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		info, err := p.store.AddFile(out[i].Path)
+		if err != nil {
+			return nil, err
+		}
+		out[i].Path = fmt.Sprintf("%s/%d.jsonl", under, i)
+		p.add(out[i].Path, info)
+	}
+	return out, nil
+}
+
+func (p *preparation) add(name string, info blob.Info) {
+	p.files = append(p.files, &proto.File{Name: name, Sha256: info.Hash[:], Size: uint64(info.Size)})
+}
+
+// modelFile tells what of a model folder a run needs: not optimiser states, not pickled weights.
+func modelFile(name string) bool {
+	switch path.Ext(name) {
+	case ".safetensors", ".json", ".jinja":
+		return true
+	}
+	return false
+}
+
+func adapterFile(name string) bool {
+	return name == "adapter_config.json" || name == "adapter_model.safetensors"
+}
+
+// view shows the files of a run by their portable names.
+func (n *Node) view(files []*proto.File) fs.FS {
+	names := make(map[string]blob.Hash, len(files))
+	for _, f := range files {
+		if h, err := blob.HashOf(f.Sha256); err == nil {
+			names[f.Name] = h
+		}
+	}
+	return n.blobs.View(names)
+}
+
+// fetchInputs brings every file of the run onto this node, from the home node first, else from whoever has it.
+func (n *Node) fetchInputs(ctx context.Context, spec *proto.Spec) error {
+	for _, f := range spec.Files {
+		h, err := blob.HashOf(f.Sha256)
+		if err != nil {
+			return err
+		}
+		if n.blobs.Has(h) {
+			continue
+		}
+		if err := n.fetchInput(ctx, spec.HomeNode, blob.Info{Hash: h, Size: int64(f.Size)}); err != nil {
+			return fmt.Errorf("fetch %s: %w", f.Name, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) fetchInput(ctx context.Context, home string, want blob.Info) error {
+	sources := []string{home}
+	for _, peer := range n.cfg.Control.Nodes() {
+		if peer.Id != home {
+			sources = append(sources, peer.Id)
+		}
+	}
+	var failures []error
+	for _, id := range sources {
+		if id == n.cfg.ID {
+			continue
+		}
+		err := n.fetchFrom(ctx, id, want)
+		if err == nil {
+			return nil
+		}
+		failures = append(failures, fmt.Errorf("from %s: %w", id, err))
+	}
+	if len(failures) == 0 {
+		return blob.ErrMissing
+	}
+	return errors.Join(failures...)
+}
+
+func (n *Node) fetchFrom(ctx context.Context, id string, want blob.Info) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	peer, err := n.cfg.Peers.Peer(ctx, id)
+	if err != nil {
+		return err
+	}
+	stream, err := peer.FetchBlob(ctx, &proto.FetchBlobRequest{Sha256: want.Hash[:]})
+	if err != nil {
+		return err
+	}
+	return n.blobs.Put(want, &chunkReader{recv: stream.Recv})
+}
+
+// chunkReader turns a stream of chunks into an io.Reader.
+type chunkReader struct {
+	recv func() (*proto.Chunk, error)
+	rest []byte
+}
+
+func (r *chunkReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		c, err := r.recv()
+		if err != nil {
+			return 0, err // io.EOF at the end of the stream
+		}
+		r.rest = c.Data
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+var _ io.Reader = (*chunkReader)(nil)

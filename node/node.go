@@ -1,0 +1,174 @@
+// Package node is the shell around one member's work: it watches what the coordinator decided, drives the engine and
+// the all-reduce, keeps checkpoints and reports what it saw.
+//
+// Three parts that know nothing of each other do the thinking: package step decides what to do next, package recipe
+// knows what a job means, package replica is the state. A worker (one goroutine per run) carries actions of the first
+// out on the other two and feeds the results back. Nothing here decides anything about membership: the coordinator
+// does, through leases.
+//
+// Node never imports the coordinator; it asks for the few things it needs (Control, Peers).
+package node
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"lorad/allreduce"
+	"lorad/node/blob"
+	"lorad/proto"
+)
+
+// Control is what a node needs of the coordinator on its own machine.
+type Control interface {
+	// Changed returns a channel that is closed at the next change of the replicated state.
+	Changed() <-chan struct{}
+	// Runs returns all runs without their ledgers.
+	Runs() []*proto.Run
+	// Ledger returns the step records of a run from step `after`+1 on.
+	Ledger(run string, after uint64) []*proto.StepRecord
+	// Nodes returns the members of the cluster.
+	Nodes() []*proto.Node
+	// Report hands a report to the leader, through elections, until it is in the log or ctx ends. A refusal is
+	// an error.
+	Report(ctx context.Context, r *proto.Report) error
+}
+
+// Peers gives clients of other nodes by their id.
+type Peers interface {
+	Peer(ctx context.Context, id string) (proto.PeerClient, error)
+}
+
+// Rings builds the ring of one generation; the group is closed by whoever asked for it.
+type Rings interface {
+	Connect(ctx context.Context, run string, generation uint64, members []string, self string) (*allreduce.Group, error)
+}
+
+// Config is what a node is made of.
+type Config struct {
+	ID       string
+	Dir      string // state directory: input blobs, checkpoints of runs whose home is elsewhere
+	Threads  int    // of the engine; 0 = all cores
+	Embedded fs.FS  // the model inside the binary
+	Control  Control
+	Peers    Peers
+	Rings    Rings
+	Log      *slog.Logger
+}
+
+// Node runs the members' side of every run that this machine is leased to.
+type Node struct {
+	proto.UnimplementedPeerServer
+	cfg   Config
+	blobs *blob.Store
+
+	mu      sync.Mutex
+	workers map[string]*worker // by run id
+	ended   map[string]uint64  // by run id: the generation in which this node's work ended
+	again   chan struct{}      // a worker has ended: look at the runs once more
+}
+
+// New opens the node's store. Run starts it.
+func New(cfg Config) (*Node, error) {
+	blobs, err := blob.Open(filepath.Join(cfg.Dir, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, again: make(chan struct{}, 1)}
+	if cfg.Embedded != nil {
+		if err := n.registerEmbedded(); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// registerEmbedded makes the files of the built-in model known by hash, so that they are never fetched.
+func (n *Node) registerEmbedded() error {
+	p := preparation{store: n.blobs, embedded: n.cfg.Embedded}
+	return p.base(EmbeddedBase)
+}
+
+// Run keeps a worker for every run leased to this node until ctx ends, then waits for them.
+func (n *Node) Run(ctx context.Context) error {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	for {
+		changed := n.cfg.Control.Changed() // before looking, so that nothing is missed
+		for _, r := range n.cfg.Control.Runs() {
+			n.follow(ctx, &workers, r)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-n.again:
+		}
+	}
+}
+
+// follow starts a worker for a run that is leased to this node, or tells the one at work what changed. A worker whose
+// work has ended is not started again in the same generation: its machine has said all it had to say.
+func (n *Node) follow(ctx context.Context, wg *sync.WaitGroup, r *proto.Run) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	id := r.Spec.Run
+	if w := n.workers[id]; w != nil {
+		w.tell(r)
+		return
+	}
+	if !leased(r, n.cfg.ID) || r.Lease.Generation <= n.ended[id] {
+		return
+	}
+	w := newWorker(n, r)
+	n.workers[id] = w
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		generation := w.run(ctx)
+		n.end(id, generation)
+	}()
+}
+
+func (n *Node) end(run string, generation uint64) {
+	n.mu.Lock()
+	delete(n.workers, run)
+	n.ended[run] = generation
+	n.mu.Unlock()
+	select {
+	case n.again <- struct{}{}:
+	default:
+	}
+}
+
+// leased says whether the run wants work from the node under a generation that still stands.
+func leased(r *proto.Run, id string) bool {
+	if r.Phase != proto.Phase_RUNNING && r.Phase != proto.Phase_STOPPING {
+		return false
+	}
+	for _, m := range r.GetLease().GetMembers() {
+		if m == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *Node) worker(run string) *worker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.workers[run]
+}
+
+// name is how a node is called in messages to people.
+func (n *Node) name(id string) string {
+	for _, p := range n.cfg.Control.Nodes() {
+		if p.Id == id && p.Name != "" {
+			return fmt.Sprintf("%s (%.8s)", p.Name, id)
+		}
+	}
+	return id
+}

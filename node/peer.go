@@ -1,0 +1,71 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"lorad/node/blob"
+	"lorad/proto"
+)
+
+const chunkSize = 1 << 20
+
+// FetchBlob serves an input file to a peer. Part of proto.PeerServer.
+func (n *Node) FetchBlob(req *proto.FetchBlobRequest, out proto.Peer_FetchBlobServer) error {
+	h, err := blob.HashOf(req.Sha256)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	f, err := n.blobs.Open(h)
+	if errors.Is(err, blob.ErrMissing) {
+		return status.Error(codes.NotFound, err.Error())
+	}
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	defer f.Close()
+	if _, err := io.CopyN(io.Discard, f, int64(req.Offset)); err != nil {
+		return status.Errorf(codes.OutOfRange, "blob %.12s: offset %d: %v", h, req.Offset, err)
+	}
+	_, err = io.CopyBuffer(onlyWriter{chunkWriter{out.Send}}, f, make([]byte, chunkSize))
+	return err
+}
+
+// FetchState serves the replica of a run at an exact step to a member that is behind. Part of proto.PeerServer.
+func (n *Node) FetchState(req *proto.FetchStateRequest, out proto.Peer_FetchStateServer) error {
+	w := n.worker(req.Run)
+	if w == nil {
+		return status.Errorf(codes.NotFound, "run %s: no replica on this node", req.Run)
+	}
+	rep := w.currentReplica()
+	if rep == nil {
+		return status.Errorf(codes.Unavailable, "run %s: the replica is still being made", req.Run)
+	}
+	if err := rep.EncodeAt(chunkWriter{out.Send}, req.Step); err != nil {
+		return status.Error(codes.FailedPrecondition, fmt.Sprintf("run %s: %v", req.Run, err))
+	}
+	return nil
+}
+
+// chunkWriter turns an io.Writer into a stream of chunks.
+type chunkWriter struct {
+	send func(*proto.Chunk) error
+}
+
+func (w chunkWriter) Write(p []byte) (int, error) {
+	for sent := 0; sent < len(p); {
+		end := min(sent+chunkSize, len(p))
+		if err := w.send(&proto.Chunk{Data: p[sent:end]}); err != nil {
+			return sent, err
+		}
+		sent = end
+	}
+	return len(p), nil
+}
+
+// onlyWriter hides the reader's WriteTo from io.Copy, so that the buffer's size is the chunk's.
+type onlyWriter struct{ io.Writer }

@@ -1,0 +1,208 @@
+// Package recipe says what a job means in numbers: from a job and its input files to the trainer, the batches of
+// every step and the files that come out.
+//
+// Inputs come as a file system with portable names (base/, adapter/, data/0.jsonl, test/0.jsonl), so the home node of
+// a run, which has them on its disk, and a node that fetched them by hash build exactly the same recipe; Set.Hash
+// proves it before the first step.
+package recipe
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+
+	"lorad/data"
+	"lorad/data/curriculum"
+	"lorad/engine"
+	"lorad/engine/cpu"
+	"lorad/engine/llama"
+	"lorad/engine/optim"
+	"lorad/job"
+	"lorad/model"
+	"lorad/model/peft"
+	"lorad/model/tokenizer"
+	"lorad/node/replica"
+)
+
+// Directories of the input file system.
+const (
+	BaseDir    = "base"
+	AdapterDir = "adapter"
+)
+
+// Recipe is everything that determines a run. It is read-only once loaded.
+type Recipe struct {
+	Job       job.Job
+	Base      *model.Folder
+	Tokenizer *tokenizer.Tokenizer
+	Set       data.Set
+	Plan      *curriculum.Plan
+
+	inputs fs.FS
+	val    [][]int // micro-batches of the validation set
+}
+
+// Load reads the inputs of a job whose paths are portable names.
+func Load(j job.Job, inputs fs.FS) (*Recipe, error) {
+	base, err := fs.Sub(inputs, BaseDir)
+	if err != nil {
+		return nil, err
+	}
+	r := &Recipe{Job: j, inputs: inputs}
+	if r.Base, err = model.Open(base); err != nil {
+		return nil, fmt.Errorf("base_model: %w", err)
+	}
+	if r.Tokenizer, err = r.Base.Tokenizer(); err != nil {
+		return nil, fmt.Errorf("base_model: %w", err)
+	}
+	if r.Set, err = data.Build(data.SourcesOf(j, r.open), data.OptionsOf(j), r.Tokenizer, r.Base.ChatTemplate()); err != nil {
+		return nil, err
+	}
+	if r.Plan, err = curriculum.New(order(j), difficulties(r.Set.Train)); err != nil {
+		return nil, err
+	}
+	r.val = chunks(len(r.Set.Val), j.MicroBatchSize)
+	return r, nil
+}
+
+func (r *Recipe) open(name string) (io.ReadCloser, error) { return r.inputs.Open(name) }
+
+// loraConfig is the adapter that the job describes.
+func (r *Recipe) loraConfig() *peft.LoraConfig {
+	j := r.Job
+	return &peft.LoraConfig{
+		R:             j.LoraR,
+		Alpha:         j.LoraAlpha,
+		Dropout:       j.LoraDropout,
+		TargetModules: j.LoraTargetModules.Names,
+		TargetRegex:   j.LoraTargetModules.Regex,
+		UseRSLoRA:     j.PeftUseRSLoRA,
+	}
+}
+
+func order(j job.Job) curriculum.Spec {
+	return curriculum.Spec{
+		Mode:        j.Curriculum,
+		Seed:        j.Seed,
+		GlobalBatch: j.GlobalBatchSize,
+		MicroBatch:  j.MicroBatchSize,
+		Epochs:      j.NumEpochs,
+		MaxSteps:    j.MaxSteps,
+	}
+}
+
+func difficulties(examples []data.Example) []float64 {
+	out := make([]float64, len(examples))
+	for i, e := range examples {
+		out[i] = e.Difficulty
+	}
+	return out
+}
+
+func chunks(n, size int) [][]int {
+	var out [][]int
+	for i := range n {
+		if i%size == 0 {
+			out = append(out, nil)
+		}
+		out[len(out)-1] = append(out[len(out)-1], i)
+	}
+	return out
+}
+
+// Trainer makes the engine with its initial parameters: the same bits on every node.
+func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
+	ad := llama.Adapter{Full: r.Job.Adapter == job.Full, Seed: r.Job.Seed}
+	if !ad.Full {
+		cfg, init, err := r.adapter()
+		if err != nil {
+			return nil, err
+		}
+		ad.LoRA, ad.Init = cfg, init
+	}
+	if !r.Base.HasWeights() && r.Job.Init != job.InitRandom {
+		return nil, fmt.Errorf("base_model: the folder has no model.safetensors; to train from random weights say adapter: full and init: random")
+	}
+	t, err := llama.New[float32](r.Base.Config(), r.Base, ad, cpu.New(threads))
+	if err != nil {
+		return nil, fmt.Errorf("base_model: %w", err)
+	}
+	return t, nil
+}
+
+// adapter is the LoRA configuration of the job, or that of the adapter it starts from, with its values.
+func (r *Recipe) adapter() (*peft.LoraConfig, map[string][]float32, error) {
+	if r.Job.LoraModelDir == "" {
+		return r.loraConfig(), nil, nil
+	}
+	dir, err := fs.Sub(r.inputs, AdapterDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, tensors, err := peft.Read(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("lora_model_dir: %w", err)
+	}
+	init := make(map[string][]float32, len(tensors))
+	for name, t := range tensors {
+		init[name] = t.Data
+	}
+	cfg.Dropout = r.Job.LoraDropout
+	return &cfg, init, nil
+}
+
+// Rule is the optimiser of the job.
+func (r *Recipe) Rule() replica.Rule {
+	j, steps := r.Job, r.Plan.Steps()
+	return replica.Rule{
+		AdamW: optim.AdamW{
+			Beta1:       float32(j.AdamBeta1),
+			Beta2:       float32(j.AdamBeta2),
+			Eps:         float32(j.AdamEpsilon),
+			WeightDecay: float32(j.WeightDecay),
+		},
+		Schedule: optim.Schedule{Kind: j.LRScheduler, Peak: j.LearningRate, Warmup: j.Warmup(steps), Total: steps},
+		MaxNorm:  j.MaxGradNorm,
+	}
+}
+
+// MaxMicros is the largest number of micro-batches that a step can have.
+func (r *Recipe) MaxMicros() int {
+	return (r.Job.GlobalBatchSize + r.Job.MicroBatchSize - 1) / r.Job.MicroBatchSize
+}
+
+// Micros is the number of micro-batches of the step after `done` steps.
+func (r *Recipe) Micros(done uint64) int { return len(r.Plan.Batch(int(done))) }
+
+// Labelled is the number of labels that carry loss in the whole global batch of the step after `done` steps: what the
+// gradient of every micro-batch is divided by, so that tokens weigh the same wherever they are computed.
+func (r *Recipe) Labelled(done uint64) int {
+	n := 0
+	for _, micro := range r.Plan.Batch(int(done)) {
+		for _, i := range micro {
+			n += r.Set.Train[i].Labelled()
+		}
+	}
+	return n
+}
+
+// Micro is micro-batch i of the step after `done` steps.
+func (r *Recipe) Micro(done uint64, i int) engine.Batch {
+	return batch(r.Set.Train, r.Plan.Batch(int(done))[i])
+}
+
+// ValMicros is the number of micro-batches of the validation set; 0 = there is none.
+func (r *Recipe) ValMicros() int { return len(r.val) }
+
+// Val is micro-batch i of the validation set.
+func (r *Recipe) Val(i int) engine.Batch { return batch(r.Set.Val, r.val[i]) }
+
+func batch(examples []data.Example, which []int) engine.Batch {
+	b := engine.Batch{Starts: []int32{0}}
+	for _, i := range which {
+		b.Tokens = append(b.Tokens, examples[i].Tokens...)
+		b.Labels = append(b.Labels, examples[i].Labels...)
+		b.Starts = append(b.Starts, int32(len(b.Tokens)))
+	}
+	return b
+}

@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"lorad/proto"
+)
+
+const (
+	reportEvery = 200 * time.Millisecond
+	// reportLate: when the leading member has not reported a step for so long, every member does.
+	reportLate = 3 * time.Second
+	reportMost = 512 // records in one report
+)
+
+// reporter carries step records to the ledger in batches, off the hot path. The first member of the ring speaks for
+// all; the others compare what they have with what the ledger says, and speak up only when it falls behind (a leading
+// member that died may have taken its last records with it).
+type reporter struct {
+	w *worker
+
+	mu      sync.Mutex
+	pending []*proto.StepRecord // in order; not yet seen in the ledger
+	held    *proto.StepRecord   // the last one, while its evaluation is under way
+	lead    bool
+	since   time.Time // of the oldest pending record
+	wake    chan struct{}
+	hurry   bool
+}
+
+func newReporter(w *worker) *reporter {
+	return &reporter{w: w, wake: make(chan struct{}, 1)}
+}
+
+func (r *reporter) setLead(run *proto.Run, self string) {
+	members := run.GetLease().GetMembers()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lead = len(members) > 0 && members[0] == self
+}
+
+// add takes the record of a step that was made; with hold, once evaluated has been called.
+func (r *reporter) add(s *proto.StepRecord, hold bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if hold {
+		r.held = s
+		return
+	}
+	r.push(s)
+}
+
+func (r *reporter) push(s *proto.StepRecord) {
+	if len(r.pending) == 0 {
+		r.since = time.Now()
+	}
+	r.pending = append(r.pending, s)
+}
+
+// evaluated completes the record that is held, if it is that of step done.
+func (r *reporter) evaluated(done uint64, loss float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil || r.held.Step != done {
+		return
+	}
+	r.held.EvalLoss = loss
+	r.push(r.held)
+	r.held = nil
+}
+
+// flush has everything sent soon, whoever leads.
+func (r *reporter) flush() {
+	r.mu.Lock()
+	r.hurry = true
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reporter) run(ctx context.Context) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-r.wake:
+		}
+		if err := r.send(ctx, false); err != nil && ctx.Err() == nil {
+			r.w.log.Debug("steps not reported yet", "err", err)
+		}
+	}
+}
+
+// drain returns when every step up to the last is in the ledger.
+func (r *reporter) drain(ctx context.Context) error {
+	for {
+		if err := r.send(ctx, true); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		left := len(r.pending)
+		r.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+	}
+}
+
+// send reports one batch, if it is this member's turn to, or force.
+func (r *reporter) send(ctx context.Context, force bool) error {
+	if err := r.settle(); err != nil {
+		r.w.broken(ctx, err)
+		return err
+	}
+	r.mu.Lock()
+	due := len(r.pending) > 0 && (force || r.lead || r.hurry || time.Since(r.since) > reportLate)
+	batch := append([]*proto.StepRecord(nil), r.pending[:min(len(r.pending), reportMost)]...)
+	r.hurry = false
+	r.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if err := r.w.report(ctx, &proto.Report{Steps: batch}); err != nil {
+		return err
+	}
+	r.drop(batch[len(batch)-1].Step)
+	return nil
+}
+
+// settle drops what the ledger has, after comparing it: two members that made different things of one step must not
+// go on.
+func (r *reporter) settle() error {
+	r.mu.Lock()
+	if len(r.pending) == 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	first := r.pending[0].Step
+	mine := make(map[uint64]uint64, len(r.pending))
+	for _, s := range r.pending {
+		mine[s.Step] = s.Digest
+	}
+	r.mu.Unlock()
+	var last uint64
+	for _, s := range r.w.node.cfg.Control.Ledger(r.w.id, first-1) {
+		if d, ok := mine[s.Step]; ok && d != s.Digest {
+			return fmt.Errorf("replicas differ after step %d: %s has %016x, the ledger %016x", s.Step, r.w.node.name(r.w.node.cfg.ID), d, s.Digest)
+		}
+		last = s.Step
+	}
+	r.drop(last)
+	return nil
+}
+
+func (r *reporter) drop(upTo uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := 0
+	for i < len(r.pending) && r.pending[i].Step <= upTo {
+		i++
+	}
+	r.pending = r.pending[i:]
+	r.since = time.Now()
+}

@@ -1,0 +1,421 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"time"
+
+	"lorad/allreduce"
+	"lorad/engine"
+	"lorad/job"
+	"lorad/node/recipe"
+	"lorad/node/replica"
+	"lorad/node/step"
+	"lorad/proto"
+)
+
+// unitLog2 is the unit of a quantised gradient, 2^-40: see package allreduce for the error it costs.
+const unitLog2 = -40
+
+// Kinds of collectives in an allreduce.OpID.
+const (
+	kindSync = iota + 1
+	kindGradient
+	kindEvaluation
+)
+
+// worker does this node's part of one run.
+type worker struct {
+	node *Node
+	id   string
+	log  *slog.Logger
+	home bool
+	dir  string // of checkpoints: output_dir at home, below the state directory elsewhere
+
+	mu     sync.Mutex
+	latest *proto.Run    // what the coordinator last said
+	news   chan struct{} // latest has changed
+
+	machine *step.Machine
+	job     job.Job
+	recipe  *recipe.Recipe
+	trainer engine.Trainer
+	replica *replica.Replica
+	ring    *allreduce.Group
+	lease   step.Lease // of the ring
+
+	accum    *allreduce.Accum
+	sum      allreduce.Sum
+	eval     *allreduce.Accum // losses of the validation set
+	evalSum  allreduce.Sum
+	grad     []float32
+	labelled int // in the global batch of the step at work
+
+	record  *proto.StepRecord // of the step at work
+	began   time.Time
+	reports *reporter
+}
+
+func newWorker(n *Node, r *proto.Run) *worker {
+	home := r.Spec.HomeNode == n.cfg.ID
+	return &worker{
+		node:   n,
+		id:     r.Spec.Run,
+		log:    n.cfg.Log.With("run", r.Spec.Run),
+		home:   home,
+		dir:    n.runDir(r.Spec),
+		latest: r,
+		news:   make(chan struct{}, 1),
+		began:  time.Now(),
+	}
+}
+
+// tell hands over what the coordinator says of the run now; only the newest word counts.
+func (w *worker) tell(r *proto.Run) {
+	w.mu.Lock()
+	w.latest = r
+	w.mu.Unlock()
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) heard() *proto.Run {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.latest
+}
+
+func (w *worker) currentReplica() *replica.Replica {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.replica
+}
+
+// run works until the member's part is over, the run is taken away or ctx ends, and returns the last generation that
+// it knew.
+func (w *worker) run(ctx context.Context) uint64 {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := w.prepare(ctx); err != nil {
+		w.broken(ctx, err)
+		return w.heard().GetLease().GetGeneration()
+	}
+	w.reports = newReporter(w)
+	var reporting sync.WaitGroup
+	reporting.Go(func() { w.reports.run(ctx) })
+	w.drive(ctx)
+	w.disconnect()
+	cancel()
+	reporting.Wait()
+	return w.heard().GetLease().GetGeneration()
+}
+
+// broken tells the coordinator that the run cannot go on here, unless this node is only being stopped.
+func (w *worker) broken(ctx context.Context, cause error) {
+	if ctx.Err() != nil {
+		return
+	}
+	w.log.Error("run is broken", "cause", cause)
+	w.report(ctx, &proto.Report{Outcome: proto.Outcome_BROKEN, Detail: cause.Error()})
+}
+
+// drive carries the machine's actions out and feeds what came of them back, one long action at a time.
+func (w *worker) drive(ctx context.Context) {
+	answers := make(chan step.Event, 1)
+	var busy bool
+	cancelOp := func() {}
+	perform := func(actions []step.Action) {
+		for _, a := range actions {
+			switch a := a.(type) {
+			case step.Cancel:
+				cancelOp()
+			case step.Disconnect:
+				w.disconnect()
+			case step.Discard:
+				w.accum.Reset()
+			case step.ReportAborted:
+				w.aborted(ctx, a)
+			case step.ReportBroken:
+				w.broken(ctx, errors.New(a.Detail))
+			default:
+				var opctx context.Context
+				opctx, cancelOp = context.WithCancel(ctx)
+				busy = true
+				go func() { answers <- w.perform(opctx, a) }()
+			}
+		}
+	}
+	for perform(w.hear()); !w.machine.Over(); {
+		select {
+		case e := <-answers:
+			busy = false
+			cancelOp()
+			perform(w.machine.Handle(e))
+		case <-w.news:
+			if terminal(w.heard().Phase) {
+				cancelOp()
+				if busy {
+					<-answers
+				}
+				return
+			}
+			perform(w.hear())
+		case <-ctx.Done():
+			cancelOp()
+			if busy {
+				<-answers
+			}
+			return
+		}
+	}
+	cancelOp()
+}
+
+// hear turns the coordinator's latest word into events.
+func (w *worker) hear() []step.Action {
+	r := w.heard()
+	w.reports.setLead(r, w.node.cfg.ID)
+	var out []step.Action
+	if r.Phase == proto.Phase_STOPPING {
+		out = w.machine.Handle(step.StopWanted{})
+	}
+	l := r.GetLease()
+	return append(out, w.machine.Handle(step.Leased{Lease: step.Lease{
+		Generation: l.GetGeneration(),
+		Members:    l.GetMembers(),
+		Until:      l.GetUntil(),
+	}})...)
+}
+
+func terminal(p proto.Phase) bool {
+	return p == proto.Phase_DONE || p == proto.Phase_FAILED || p == proto.Phase_STOPPED
+}
+
+func (w *worker) disconnect() {
+	if w.ring != nil {
+		w.ring.Close()
+		w.ring = nil
+	}
+}
+
+func (w *worker) aborted(ctx context.Context, a step.ReportAborted) {
+	w.log.Warn("ring is broken; asking for a new generation", "generation", a.Generation, "suspect", w.node.name(a.Suspect), "detail", a.Detail)
+	w.reports.flush()
+	go w.report(ctx, &proto.Report{
+		Generation: a.Generation,
+		Outcome:    proto.Outcome_ABORTED,
+		Suspect:    a.Suspect,
+		Detail:     a.Detail,
+	})
+}
+
+// report fills in who speaks of what, and sends.
+func (w *worker) report(ctx context.Context, r *proto.Report) error {
+	r.Run, r.Node = w.id, w.node.cfg.ID
+	if r.Generation == 0 {
+		r.Generation = w.heard().GetLease().GetGeneration()
+	}
+	err := w.node.cfg.Control.Report(ctx, r)
+	if err != nil && ctx.Err() == nil {
+		w.log.Warn("report was not taken", "outcome", r.Outcome, "err", err)
+	}
+	return err
+}
+
+// perform does one long action.
+func (w *worker) perform(ctx context.Context, a step.Action) step.Event {
+	var e step.Event
+	var err error
+	switch a := a.(type) {
+	case step.Connect:
+		e, err = w.connect(ctx, a)
+	case step.Sync:
+		e, err = w.sync(ctx, a)
+	case step.Compute:
+		e, err = w.compute(a)
+	case step.Reduce:
+		e, err = w.reduce(ctx, a)
+	case step.Apply:
+		e, err = w.apply(a)
+	case step.Evaluate:
+		e, err = w.evaluate(ctx, a)
+	case step.Save:
+		e, err = w.save(ctx, a)
+	case step.Finish:
+		e, err = w.finish(ctx, a)
+	default:
+		panic(fmt.Sprintf("node: unknown action %T", a))
+	}
+	if err == nil {
+		return e
+	}
+	return failure(err)
+}
+
+// linkError is trouble between members: a new generation may help.
+type linkError struct {
+	suspect string
+	err     error
+}
+
+func (e *linkError) Error() string { return e.err.Error() }
+func (e *linkError) Unwrap() error { return e.err }
+
+func failure(err error) step.Failed {
+	f := step.Failed{Detail: err.Error()}
+	var link *linkError
+	var abort *allreduce.AbortError
+	switch {
+	case errors.As(err, &link):
+		f.Link, f.Suspect = true, link.suspect
+	case errors.As(err, &abort):
+		f.Link, f.Suspect = true, abort.Suspect
+	}
+	return f
+}
+
+func (w *worker) connect(ctx context.Context, a step.Connect) (step.Event, error) {
+	l := a.Lease
+	ring, err := w.node.cfg.Rings.Connect(ctx, w.id, l.Generation, l.Members, w.node.cfg.ID)
+	if err != nil {
+		return nil, &linkError{err: fmt.Errorf("connect generation %d: %w", l.Generation, err)}
+	}
+	w.ring, w.lease = ring, l
+	return step.Connected{Generation: l.Generation}, nil
+}
+
+func (w *worker) op(kind uint32, done uint64) allreduce.OpID {
+	h := fnv.New64a()
+	h.Write([]byte(w.id))
+	return allreduce.OpID{Run: h.Sum64(), Generation: w.lease.Generation, Step: done, Kind: kind}
+}
+
+// sync tells the others where this replica stands and copies the state of the furthest one.
+func (w *worker) sync(ctx context.Context, a step.Sync) (step.Event, error) {
+	mine := a.Mine
+	mine.Digest = w.replica.Digest()
+	blob, err := json.Marshal(mine)
+	if err != nil {
+		return nil, err
+	}
+	all, err := w.ring.AllGather(ctx, w.op(kindSync, 0), blob)
+	if err != nil {
+		return nil, err
+	}
+	positions := make([]step.Position, len(all))
+	for i, b := range all {
+		if err := json.Unmarshal(b, &positions[i]); err != nil {
+			return nil, &linkError{w.lease.Members[i], fmt.Errorf("position of member %d: %w", i, err)}
+		}
+	}
+	if err := w.catchUp(ctx, positions); err != nil {
+		return nil, err
+	}
+	return step.Synced{Generation: a.Generation, Positions: positions}, nil
+}
+
+// catchUp refuses replicas that differ at the same step and copies the furthest one if this one is behind.
+func (w *worker) catchUp(ctx context.Context, all []step.Position) error {
+	top := 0
+	for i, p := range all {
+		if p.Done > all[top].Done {
+			top = i
+		}
+	}
+	for i, p := range all {
+		if p.Done == all[top].Done && p.Digest != all[top].Digest {
+			return fmt.Errorf("replicas differ at step %d: %s has %016x, %s has %016x; one of them computes wrongly (memory, overclocking) or runs another build",
+				p.Done, w.node.name(w.lease.Members[top]), all[top].Digest, w.node.name(w.lease.Members[i]), p.Digest)
+		}
+	}
+	if w.replica.Done() == all[top].Done {
+		return nil
+	}
+	donor := w.lease.Members[top]
+	if err := w.copyState(ctx, donor, all[top]); err != nil {
+		return &linkError{donor, fmt.Errorf("copy state of step %d from %s: %w", all[top].Done, w.node.name(donor), err)}
+	}
+	return nil
+}
+
+func (w *worker) copyState(ctx context.Context, donor string, at step.Position) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	peer, err := w.node.cfg.Peers.Peer(ctx, donor)
+	if err != nil {
+		return err
+	}
+	stream, err := peer.FetchState(ctx, &proto.FetchStateRequest{Run: w.id, Step: at.Done})
+	if err != nil {
+		return err
+	}
+	if err := w.replica.Decode(&chunkReader{recv: stream.Recv}); err != nil {
+		return err
+	}
+	w.log.Info("copied the state of a peer", "step", at.Done, "from", w.node.name(donor))
+	w.accumFor(at.Done)
+	return nil
+}
+
+// accumFor makes the accumulator ready for the step after `done` steps.
+func (w *worker) accumFor(done uint64) {
+	w.record = &proto.StepRecord{}
+	if done >= uint64(w.recipe.Plan.Steps()) {
+		return
+	}
+	w.accum.ResetFor(w.recipe.Micros(done))
+	w.labelled = w.recipe.Labelled(done)
+}
+
+func (w *worker) compute(a step.Compute) (step.Event, error) {
+	start := time.Now()
+	b := w.recipe.Micro(a.Done, a.Micro)
+	key := engine.Key{Seed: w.job.Seed, Step: uint32(a.Done), Micro: uint32(a.Micro)}
+	loss, err := w.trainer.Gradient(b, 1/float32(w.labelled), key, w.grad)
+	if err != nil {
+		return nil, fmt.Errorf("step %d: micro-batch %d: %w", a.Done+1, a.Micro, err)
+	}
+	if err := w.accum.Add(a.Micro, w.grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
+		return nil, fmt.Errorf("step %d: %w", a.Done+1, err)
+	}
+	w.record.ComputeUs += uint64(time.Since(start).Microseconds())
+	return step.Computed{Micro: a.Micro}, nil
+}
+
+func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) {
+	start := time.Now()
+	w.accum.Vote(a.VoteStop)
+	if _, err := w.ring.Reduce(ctx, w.op(kindGradient, a.Done), w.accum, &w.sum); err != nil {
+		return nil, err
+	}
+	if len(w.sum.Bad) > 0 {
+		return nil, fmt.Errorf("step %d: the gradient of micro-batch %v is not finite or too large; lower learning_rate, or look at the examples of that step", a.Done+1, w.sum.Bad)
+	}
+	w.record.ReduceUs = uint64(time.Since(start).Microseconds())
+	return step.Reduced{Votes: w.sum.Votes}, nil
+}
+
+func (w *worker) apply(a step.Apply) (step.Event, error) {
+	norm, rate := w.replica.Step(w.sum.Grad)
+	done := a.Done + 1
+	now := time.Now()
+	r := w.record
+	r.Step, r.Generation = done, w.lease.Generation
+	r.Loss = w.sum.Loss / float64(w.sum.Tokens)
+	r.GradNorm, r.LearningRate = norm, rate
+	r.Tokens, r.TotalTokens = uint64(w.sum.Tokens), uint64(w.sum.Total)
+	r.Epoch = w.recipe.Plan.Epoch(int(a.Done))
+	r.DurationUs = uint64(now.Sub(w.began).Microseconds())
+	r.Digest = w.replica.Digest()
+	w.began = now
+	w.reports.add(r, w.plan().EvalAfter(done))
+	w.accumFor(done)
+	return step.Applied{Done: done}, nil
+}

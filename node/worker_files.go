@@ -1,0 +1,152 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"lorad/allreduce"
+	"lorad/job"
+	"lorad/node/checkpoint"
+	"lorad/node/recipe"
+	"lorad/node/replica"
+	"lorad/node/step"
+	"lorad/proto"
+)
+
+// runDir is where this node keeps checkpoints of a run: output_dir at home, the state directory elsewhere.
+func (n *Node) runDir(s *proto.Spec) string {
+	if s.HomeNode == n.cfg.ID {
+		return s.OutputDir
+	}
+	return filepath.Join(n.cfg.Dir, "runs", s.Run)
+}
+
+// prepare gets the inputs, builds the recipe and the replica, and restores the newest checkpoint.
+func (w *worker) prepare(ctx context.Context) error {
+	spec := w.heard().Spec
+	if err := w.node.fetchInputs(ctx, spec); err != nil {
+		return err
+	}
+	var err error
+	if w.job, err = job.Parse([]byte(spec.JobYaml)); err != nil {
+		return err
+	}
+	if w.recipe, err = recipe.Load(w.job, w.node.view(spec.Files)); err != nil {
+		return err
+	}
+	if string(w.recipe.Set.Hash[:]) != string(spec.ManifestSha256) {
+		return fmt.Errorf("prepare data: this node makes other examples of the same files (manifest %x, want %x): it runs another build of lorad; upgrade it", w.recipe.Set.Hash[:6], spec.ManifestSha256[:6])
+	}
+	if w.trainer, err = w.recipe.Trainer(w.node.cfg.Threads); err != nil {
+		return err
+	}
+	w.allocate()
+	return w.restore(spec)
+}
+
+func (w *worker) allocate() {
+	n := len(w.trainer.Params())
+	w.accum = allreduce.NewAccum(n, w.recipe.MaxMicros(), unitLog2)
+	w.grad = make([]float32, n)
+	if v := w.recipe.ValMicros(); v > 0 {
+		w.eval = allreduce.NewAccum(0, v, unitLog2)
+	}
+}
+
+func (w *worker) restore(spec *proto.Spec) error {
+	if err := os.MkdirAll(w.dir, 0o755); err != nil {
+		return fmt.Errorf("output_dir: %w", err)
+	}
+	rep := replica.New(w.trainer, w.recipe.Rule())
+	done, passed := checkpoint.Restore(w.dir, spec.Run, rep)
+	for _, err := range passed {
+		w.log.Warn("checkpoint passed over", "err", err)
+	}
+	if done > 0 {
+		w.log.Info("resuming from a checkpoint", "step", done)
+	}
+	w.mu.Lock()
+	w.replica = rep
+	w.mu.Unlock()
+	w.machine = step.New(w.node.cfg.ID, w.plan(), done)
+	w.accumFor(done)
+	return nil
+}
+
+func (w *worker) plan() step.Plan {
+	return step.Plan{
+		Steps:     uint64(w.recipe.Plan.Steps()),
+		Micros:    w.recipe.Micros,
+		SaveEvery: uint64(w.job.SaveSteps),
+		EvalEvery: uint64(w.job.EvalSteps),
+		Eval:      w.recipe.ValMicros() > 0,
+	}
+}
+
+// evaluate takes this member's share of the validation loss and sums it over all members, exactly.
+func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, error) {
+	w.eval.Reset()
+	rank, n := w.lease.Rank(w.node.cfg.ID), len(w.lease.Members)
+	for i := rank; i < w.recipe.ValMicros(); i += n {
+		b := w.recipe.Val(i)
+		loss, err := w.trainer.Loss(b)
+		if err != nil {
+			return nil, fmt.Errorf("evaluate after step %d: %w", a.Done, err)
+		}
+		if err := w.eval.Add(i, nil, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
+			return nil, fmt.Errorf("evaluate after step %d: %w", a.Done, err)
+		}
+		if ctx.Err() != nil {
+			return nil, &linkError{err: ctx.Err()}
+		}
+	}
+	if _, err := w.ring.Reduce(ctx, w.op(kindEvaluation, a.Done), w.eval, &w.evalSum); err != nil {
+		return nil, err
+	}
+	w.reports.evaluated(a.Done, w.evalSum.Loss/float64(w.evalSum.Tokens))
+	return step.Evaluated{Done: a.Done}, nil
+}
+
+// save makes the present step durable and tells the coordinator who holds it.
+func (w *worker) save(ctx context.Context, a step.Save) (step.Event, error) {
+	done, sum, err := checkpoint.Save(w.dir, w.id, w.replica, w.writeModel)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit); err != nil {
+		w.log.Warn("old checkpoints stay", "err", err)
+	}
+	go w.report(ctx, &proto.Report{Checkpoint: &proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}}})
+	return step.Saved{Done: a.Done}, nil
+}
+
+func (w *worker) writeModel(dir string) error {
+	_, err := w.recipe.WriteModel(dir, w.trainer, w.heard().Spec.BaseModel)
+	return err
+}
+
+// finish writes the output if the run is complete and says that this member's part is over.
+func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) {
+	r := &proto.Report{Outcome: proto.Outcome_PAUSED}
+	if !a.Paused {
+		sum, err := w.recipe.WriteModel(w.dir, w.trainer, w.heard().Spec.BaseModel)
+		if err != nil {
+			return nil, fmt.Errorf("write output: %w", err)
+		}
+		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum}
+	}
+	if err := w.reports.drain(ctx); err != nil {
+		return nil, &linkError{err: fmt.Errorf("report steps: %w", err)}
+	}
+	if w.home {
+		if err := w.writeLog(); err != nil {
+			return nil, fmt.Errorf("write output: %w", err)
+		}
+	}
+	if err := w.report(ctx, r); err != nil {
+		return nil, &linkError{err: err}
+	}
+	return step.Closed{}, nil
+}
