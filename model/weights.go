@@ -1,10 +1,8 @@
 package model
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -20,7 +18,7 @@ const (
 
 // weights finds each tensor in the file that holds it.
 type weights struct {
-	files []io.Closer
+	files []*safetensors.File
 	at    map[string]*safetensors.File // by tensor name
 }
 
@@ -78,28 +76,11 @@ func (w *weights) openShards(fsys fs.FS, weightMap map[string]string) error {
 }
 
 func (w *weights) openFile(fsys fs.FS, name string) (*safetensors.File, error) {
-	file, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
+	f, err := safetensors.OpenFS(fsys, name)
+	if err == nil {
+		w.files = append(w.files, f)
 	}
-	info, err := file.Stat()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	r, ok := file.(io.ReaderAt)
-	if !ok { // an fs.FS need not offer it; those on disk and in the binary do
-		data, err := io.ReadAll(file)
-		if err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
-		r = bytes.NewReader(data)
-	}
-	st, err := safetensors.Open(r, info.Size())
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), file.Close())
-	}
-	w.files = append(w.files, file)
-	return st, nil
+	return f, err
 }
 
 func (w *weights) shape(name string) ([]int, bool) {

@@ -23,7 +23,8 @@ type File struct {
 	Metadata map[string]string // what stands under __metadata__, nil when absent
 
 	r       io.ReaderAt
-	data    int64 // offset of the first tensor byte
+	closer  io.Closer // nil: whoever called Open closes r
+	data    int64     // offset of the first tensor byte
 	names   []string
 	entries map[string]entry
 }
