@@ -48,6 +48,18 @@ func NewAccum(params, micros, unitLog2 int) *Accum {
 // Reset empties the accumulator for the next step and keeps its memory.
 func (a *Accum) Reset() { clear(a.v) }
 
+// ResetFor is Reset for a step of another number of micro-batches (the last step of an epoch may be short), at most
+// what NewAccum was given; it panics otherwise.
+func (a *Accum) ResetFor(micros int) {
+	if micros < 1 || a.params+slotMicros+micros > cap(a.v) {
+		panic(fmt.Sprintf("allreduce.Accum.ResetFor(%d): out of range", micros))
+	}
+	a.micros = micros
+	a.limit = math.Ldexp(1, 62) / float64(micros)
+	a.v = a.v[:a.params+slotMicros+micros]
+	a.Reset()
+}
+
 // Micros is the number of micro-batches of a step, M.
 func (a *Accum) Micros() int { return a.micros }
 
