@@ -43,7 +43,7 @@ type Links struct{ Next, Prev Link }
 
 // AbortError ends a group. The operation may be repeated in the next generation: accumulators are untouched.
 type AbortError struct {
-	Op      OpID
+	Op      OpID   // in progress, or the last one when Phase is Idle
 	Suspect string // the member whose link failed, "" when nobody is to blame (cancellation)
 	Phase   Phase
 	Cause   error
@@ -54,7 +54,10 @@ func (e *AbortError) Error() string {
 	if e.Suspect != "" {
 		who = "member " + e.Suspect + ": "
 	}
-	return fmt.Sprintf("all-reduce %v: aborted (%v): %s%v", e.Op, e.Phase, who, e.Cause)
+	if e.Phase == Idle {
+		return fmt.Sprintf("all-reduce run %x generation %d: aborted between operations: %s%v", e.Op.Run, e.Op.Generation, who, e.Cause)
+	}
+	return fmt.Sprintf("all-reduce %v: aborted in %v: %s%v", e.Op, e.Phase, who, e.Cause)
 }
 
 func (e *AbortError) Unwrap() error { return e.Cause }

@@ -11,12 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"lorad/allreduce"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // named is a connection whose other end has been "authenticated": the dialler's first byte is its rank.
 type named struct {
