@@ -34,6 +34,12 @@ type AdamW struct {
 func (o AdamW) Step(p, g, m, v []float32, lr float32, t int) {
 	s := o.scalars(lr, t)
 	g, m, v = g[:len(p)], m[:len(p)], v[:len(p)]
+	n := stepVector(&s, p, g, m, v)
+	s.step(p[n:], g[n:], m[n:], v[n:])
+}
+
+// step is the loop in Go: all of it where there is no assembly, and what the assembly is tested against.
+func (s *scalars) step(p, g, m, v []float32) {
 	for i, x := range p {
 		gi := g[i]
 		mi := m[i] + float32(s.oneMinusBeta1*(gi-m[i]))

@@ -3,9 +3,11 @@ package optim
 import (
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -95,6 +97,39 @@ func TestAdamWInPieces(t *testing.T) {
 	}
 	if _, same := worst(t, run(13), run(0), 1); same != len(c.Start) {
 		t.Errorf("%d of %d parameters are the same", same, len(c.Start))
+	}
+}
+
+// Assembly and Go give the same bits, for ordinary numbers and for those at the ends of the range.
+func TestAdamWAssemblyAgainstGo(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	const n = 1000
+	random := func(spread float64) []float32 {
+		x := make([]float32, n)
+		for i := range x {
+			x[i] = float32(r.NormFloat64() * math.Pow(10, spread*(2*r.Float64()-1)))
+		}
+		return x
+	}
+	p, m, v := random(2), random(10), random(20)
+	for i := range v {
+		v[i] = float32(math.Abs(float64(v[i])))
+	}
+	p2, m2, v2 := slices.Clone(p), slices.Clone(m), slices.Clone(v)
+	o := AdamW{Beta1: 0.9, Beta2: 0.98, Eps: 1e-6, WeightDecay: 0.05}
+	for step := 1; step <= 5; step++ {
+		g := random(15)
+		g[0], g[1] = 0, float32(math.Inf(1))
+		o.Step(p, g, m, v, 1e-3, step)
+		s := o.scalars(1e-3, step)
+		s.step(p2, g, m2, v2)
+	}
+	for name, pair := range map[string][2][]float32{"p": {p, p2}, "m": {m, m2}, "v": {v, v2}} {
+		for i, x := range pair[0] {
+			if y := pair[1][i]; math.Float32bits(x) != math.Float32bits(y) && (x == x || y == y) {
+				t.Fatalf("%s[%d] is %v, the Go loop says %v", name, i, x, y)
+			}
+		}
 	}
 }
 

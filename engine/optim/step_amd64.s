@@ -1,0 +1,50 @@
+#include "textflag.h"
+#include "go_asm.h"
+
+// func step8(n int, s *scalars, p, grad, m, v *float32)
+//
+// The loop of AdamW.Step, eight elements at a time; n is a positive multiple of 8. The same operations in the same order, nothing
+// fused; vdivps and vsqrtps are correctly rounded, so the bits are those of the Go loop.
+TEXT ·step8(SB), NOSPLIT, $0-48
+	MOVQ n+0(FP), CX
+	MOVQ s+8(FP), AX
+	MOVQ p+16(FP), DI
+	MOVQ grad+24(FP), SI
+	MOVQ m+32(FP), R8
+	MOVQ v+40(FP), R9
+	VBROADCASTSS scalars_keep(AX), Y8
+	VBROADCASTSS scalars_stepSize(AX), Y9
+	VBROADCASTSS scalars_sqrtCorrection2(AX), Y10
+	VBROADCASTSS scalars_oneMinusBeta1(AX), Y11
+	VBROADCASTSS scalars_beta2(AX), Y12
+	VBROADCASTSS scalars_oneMinusBeta2(AX), Y13
+	VBROADCASTSS scalars_eps(AX), Y14
+
+loop:
+	VMOVUPS (SI), Y0
+	VMOVUPS (R8), Y1
+	VSUBPS Y1, Y0, Y2
+	VMULPS Y2, Y11, Y2
+	VADDPS Y2, Y1, Y1      // m
+	VMULPS Y0, Y13, Y2
+	VMULPS Y0, Y2, Y2
+	VMULPS (R9), Y12, Y3
+	VADDPS Y2, Y3, Y3      // v
+	VMOVUPS Y1, (R8)
+	VMOVUPS Y3, (R9)
+	VSQRTPS Y3, Y3
+	VDIVPS Y10, Y3, Y3
+	VADDPS Y14, Y3, Y3     // denominator
+	VMULPS Y1, Y9, Y1
+	VDIVPS Y3, Y1, Y1
+	VMULPS (DI), Y8, Y0
+	VSUBPS Y1, Y0, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ $32, DI
+	ADDQ $32, SI
+	ADDQ $32, R8
+	ADDQ $32, R9
+	SUBQ $8, CX
+	JNZ  loop
+	VZEROUPPER
+	RET
