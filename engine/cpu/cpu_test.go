@@ -53,7 +53,7 @@ func same(t *testing.T, what string, got, want []float32) {
 }
 
 // exactShapes are m, n, k: large enough for several pieces per thread, with edges in all directions and several blocks of k.
-var exactShapes = [][3]int{{200, 384, 128}, {1000, 16, 48}, {37, 1100, 530}, {130, 97, 1030}, {96, 64, 96}, {8, 700, 384}}
+var exactShapes = [][3]int{{200, 384, 128}, {1000, 16, 48}, {37, 1100, 530}, {130, 97, 1030}, {96, 64, 96}, {8, 700, 384}, {2, 2100, 133}}
 
 // gemmBits computes all transposes of one shape.
 func gemmBits(o *Ops, s [3]int) (all []float32) {

@@ -9,6 +9,7 @@ import (
 const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
 	slabCols  = 256     // columns of B packed together
+	fewRows   = 3       // up to here packing B costs more than it saves
 	splitWork = 1 << 19 // multiply-adds below which other threads are not worth waking
 )
 
@@ -144,8 +145,14 @@ func (o *Ops) Gemm1(transA, transB bool, m, n, k int, a []float32, lda int, b []
 	o.compute(g, 0, m, 0, n)
 }
 
-// compute takes slab after slab of columns.
+// compute takes slab after slab of columns. A few rows against the rows of a weight, as in generation, are dot products.
 func (o *Ops) compute(g *product, i0, i1, j0, j1 int) {
+	if g.m <= fewRows && g.ak == 1 && g.bk == 1 {
+		for i := i0; i < i1; i++ {
+			g.simd.dots(g.c[i*g.ldc+j0:i*g.ldc+j1], g.a[i*g.as:i*g.as+g.k], g.b[j0*g.bj:], g.bj, g.acc)
+		}
+		return
+	}
 	s := o.scratch.Get().(*scratch)
 	for j := j0; j < j1; j += slabCols {
 		g.block(s, i0, i1, j, min(j+slabCols, j1))

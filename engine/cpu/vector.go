@@ -92,6 +92,31 @@ func (v simd) dot(x, y []float32) float32 {
 	return reduce(&lanes)
 }
 
+// dots writes (or adds to) out[j] the sum of x*y[j*ld:], as dot does, four at a time.
+func (v simd) dots(out, x, y []float32, ld int, acc bool) {
+	k, j := len(x), 0
+	for n := v.whole(k); n > 0 && j+4 <= len(out); j += 4 {
+		var lanes [4][8]float32
+		dots8(n, &x[0], &y[j*ld], ld, &lanes)
+		for r := range lanes {
+			for i := n; i < k; i++ {
+				lanes[r][i&7] += float32(x[i] * y[(j+r)*ld+i])
+			}
+			put(&out[j+r], reduce(&lanes[r]), acc)
+		}
+	}
+	for ; j < len(out); j++ {
+		put(&out[j], v.dot(x, y[j*ld:j*ld+k]), acc)
+	}
+}
+
+func put(c *float32, s float32, acc bool) {
+	if acc {
+		s += *c
+	}
+	*c = s
+}
+
 // triple is the sum of x*y*z.
 func (v simd) triple(x, y, z []float32) float32 {
 	var lanes [8]float32

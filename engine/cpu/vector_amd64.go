@@ -46,3 +46,6 @@ func copy8(k int, dst, src *float32, ld int)
 
 //go:noescape
 func spread(n, w int, dst *float32, step int, src *float32)
+
+//go:noescape
+func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32)

@@ -419,3 +419,38 @@ loop:
 	JNZ  group
 	VZEROUPPER
 	RET
+
+// func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32): four rows of y, ld apart, against one x.
+TEXT ·dots8(SB), NOSPLIT, $0-40
+	MOVQ n+0(FP), CX
+	MOVQ x+8(FP), SI
+	MOVQ y+16(FP), DI
+	MOVQ ld+24(FP), R8
+	MOVQ lanes+32(FP), DX
+	SHLQ $2, R8
+	LEAQ (R8)(R8*2), R9
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+
+loop:
+	VMOVUPS (SI), Y0
+	VMULPS (DI), Y0, Y1
+	VADDPS Y1, Y4, Y4
+	VMULPS (DI)(R8*1), Y0, Y1
+	VADDPS Y1, Y5, Y5
+	VMULPS (DI)(R8*2), Y0, Y1
+	VADDPS Y1, Y6, Y6
+	VMULPS (DI)(R9*1), Y0, Y1
+	VADDPS Y1, Y7, Y7
+	ADDQ $32, SI
+	ADDQ $32, DI
+	SUBQ $8, CX
+	JNZ  loop
+	VMOVUPS Y4, (DX)
+	VMOVUPS Y5, 32(DX)
+	VMOVUPS Y6, 64(DX)
+	VMOVUPS Y7, 96(DX)
+	VZEROUPPER
+	RET

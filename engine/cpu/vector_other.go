@@ -35,3 +35,5 @@ func rope8(n int, lo, hi, cos, sin *float32, sign float32) { panic("cpu: no asse
 func copy8(k int, dst, src *float32, ld int) { panic("cpu: no assembly") }
 
 func spread(n, w int, dst *float32, step int, src *float32) { panic("cpu: no assembly") }
+
+func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32) { panic("cpu: no assembly") }
