@@ -22,7 +22,7 @@ const sequence = -1
 
 // Encode turns text into ids. Added tokens are recognised inside the text, as the reference library does: text from users that
 // must not be able to write control tokens has to be checked before. addSpecial adds what the post-processor adds, e.g. <s>.
-// Bytes that are not UTF-8 count as U+FFFD.
+// A run of bytes that is not UTF-8 counts as one U+FFFD.
 func (t *Tokenizer) Encode(text string, addSpecial bool) []int32 {
 	body := t.encode(strings.ToValidUTF8(text, "\uFFFD"))
 	if !addSpecial {
