@@ -90,3 +90,19 @@ func step(b *testing.B, ad llama.Adapter) {
 	}
 	b.ReportMetric(float64(len(batch.Tokens)*b.N)/b.Elapsed().Seconds(), "tokens/s")
 }
+
+// BenchmarkGenerate continues a prompt of 100 tokens by 64.
+func BenchmarkGenerate(b *testing.B) {
+	cfg := embedded()
+	m, err := llama.New(cfg, nil, llama.Adapter{Full: true}, cpu.New(2))
+	if err != nil {
+		b.Fatal(err)
+	}
+	prompt := examples(cfg.VocabSize, 100).Tokens
+	for b.Loop() {
+		if _, err := m.Generate(prompt, engine.Sampling{MaxNew: 64}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(64*b.N)/b.Elapsed().Seconds(), "tokens/s")
+}

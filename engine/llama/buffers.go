@@ -2,6 +2,7 @@ package llama
 
 import (
 	"fmt"
+	"unsafe"
 
 	"lorad/engine"
 	"lorad/engine/kernel"
@@ -17,6 +18,9 @@ type pass struct {
 
 func (p *pass) sequences() int            { return len(p.starts) - 1 }
 func (p *pass) sequence(i int) (int, int) { return int(p.starts[i]), int(p.starts[i+1]) }
+
+// activationBudget is how many bytes of activations a step keeps before it computes them again instead.
+const activationBudget = 2 << 30
 
 // act holds what one layer keeps for its backward pass. All are [rows, width] without gaps; u* are [rows, rank].
 type act[T kernel.Float] struct {
@@ -45,9 +49,10 @@ type buffers[T kernel.Float] struct {
 	hu, logits             []T // of one chunk
 	losses                 []float64
 
-	grad  []T        // where Gradient writes
-	key   engine.Key // of this step's draws
-	drops bool       // dropout is on
+	grad      []T        // where Gradient writes
+	key       engine.Key // of this step's draws
+	drops     bool       // dropout is on
+	recompute bool       // layers keep only their input; the other slices of all acts are acts[0]'s
 }
 
 // newPass checks a batch: everything that is used as an index is in range afterwards.
@@ -94,16 +99,35 @@ func (m *Model[T]) reserve(rows int, train bool) {
 	}
 	if train && rows > b.trainRows {
 		b.trainRows = b.rows
-		b.acts = b.acts[:cap(b.acts)]
-		for i := range b.acts[1:] {
-			m.reserveAct(&b.acts[1+i], b.rows)
-		}
+		m.reserveActs(b.rows)
 		m.reserveBackward(b.rows)
 	}
 	if b.drops && len(b.drop) < b.rows*m.widest() {
 		b.drop = make([]T, b.rows*m.widest())
 		m.eachAdapter(func(l *linear[T]) { b.masks[l.site] = make([]uint8, (b.rows*l.in+7)/8) })
 	}
+}
+
+// reserveActs gives each layer with a backward pass activations of its own; only its input, if all would exceed the budget.
+func (m *Model[T]) reserveActs(rows int) {
+	b := &m.buf
+	b.acts = b.acts[:cap(b.acts)]
+	b.recompute = rows*m.actWidth()*int(unsafe.Sizeof(T(0)))*(len(b.acts)-1) > m.budget
+	for i := range b.acts[1:] {
+		a := &b.acts[1+i]
+		if b.recompute {
+			*a = b.acts[0]
+			room(rows*m.cfg.HiddenSize, &a.x)
+		} else {
+			m.reserveAct(a, rows)
+		}
+	}
+}
+
+// actWidth is the number of activations that a layer keeps per row.
+func (m *Model[T]) actWidth() int {
+	c := m.cfg
+	return 4*c.HiddenSize + 2*(c.NumHeads+c.NumKVHeads)*c.HeadDim + 3*c.IntermediateSize + 2 + c.NumHeads + 7*m.rank
 }
 
 func (m *Model[T]) reserveAct(a *act[T], rows int) {

@@ -9,7 +9,8 @@
 // never more than a few megabytes of logits at a time.
 //
 // Nothing that is not needed is computed: frozen weights get no gradient, and the backward pass ends at the lowest trainable layer.
-// Activations of layers below it share one set of buffers. Buffers grow to the largest batch seen and are reused.
+// Activations of layers below it share one set of buffers. Buffers grow to the largest batch seen and are reused. If activations would take more
+// than activationBudget, layers keep only their input and compute the rest again in the backward pass: a third more work, the same bits.
 //
 // Determinism: work is cut into pieces by fixed sizes (64 rows; one sequence and key-value head), never by the number of threads, and
 // partial sums are added in the order of the pieces. Sources of the formulas: Hugging Face's modeling_llama.py and PEFT's
@@ -57,9 +58,10 @@ type Model[T kernel.Float] struct {
 	rank    int
 	sites   int // adapters
 
-	rope rope[T]
-	buf  buffers[T]
-	free scratch[T]
+	rope   rope[T]
+	buf    buffers[T]
+	budget int // bytes of activations to keep
+	free   scratch[T]
 }
 
 var _ engine.Trainer = (*Model[float32])(nil)
@@ -74,7 +76,7 @@ type layer[T kernel.Float] struct {
 // New builds a model. Weights of a frozen model must all exist. With Adapter.Full, and no weight at all in w (or w nil), they start
 // as N(0, 0.02^2) and norms as 1; some but not all missing is an error, for that is a damaged checkpoint.
 func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops[T]) (*Model[T], error) {
-	m := &Model[T]{cfg: cfg, ops: ops, layers: make([]layer[T], max(0, min(cfg.NumLayers, 1<<12)))}
+	m := &Model[T]{cfg: cfg, ops: ops, budget: activationBudget, layers: make([]layer[T], max(0, min(cfg.NumLayers, 1<<12)))}
 	if err := check(cfg, ad); err != nil {
 		return nil, err
 	}
