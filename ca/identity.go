@@ -171,6 +171,8 @@ func (id *Identity) StrangerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true, // every connection is verified afresh, so revocation holds at once
+
+		DynamicRecordSizingDisabled: true, // small first records help browsers, not us
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return id.current.Load(), nil
 		},
@@ -188,6 +190,8 @@ func (id *Identity) ClientTLS() *tls.Config {
 			return id.current.Load(), nil
 		},
 		VerifyConnection: id.verify,
+
+		DynamicRecordSizingDisabled: true,
 	}
 }
 

@@ -6,12 +6,11 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
-
-	"crypto/x509"
 )
 
 // A sealed authority:
@@ -33,25 +32,21 @@ const (
 
 // ClusterSecret is the 32 random bytes under which the authority's key is sealed. Voters have it, workers and
 // the replicated store do not. It prints as a placeholder.
-type ClusterSecret struct{ b *[32]byte } // a pointer, so that fmt shows no bytes even inside another struct
+type ClusterSecret struct{ secret hidden }
 
 // NewClusterSecret draws a new secret.
-func NewClusterSecret() ClusterSecret {
-	s := ClusterSecret{new([32]byte)}
-	rand.Read(s.b[:])
-	return s
-}
+func NewClusterSecret() ClusterSecret { return ClusterSecret{draw(32)} }
 
 // ParseClusterSecret takes the 32 bytes that Reveal gave.
 func ParseClusterSecret(b []byte) (ClusterSecret, error) {
 	if len(b) != 32 {
 		return ClusterSecret{}, fmt.Errorf("cluster secret: %d bytes, want 32", len(b))
 	}
-	return ClusterSecret{(*[32]byte)(append([]byte(nil), b...))}, nil
+	return ClusterSecret{hide(b)}, nil
 }
 
 // Reveal returns the 32 bytes: to hand them to a voter over mutual TLS, and for nothing else.
-func (s ClusterSecret) Reveal() []byte { return append([]byte(nil), s.b[:]...) }
+func (s ClusterSecret) Reveal() []byte { return s.secret() }
 
 const hiddenSecret = "cluster-secret(hidden)"
 
@@ -62,7 +57,7 @@ func (s ClusterSecret) MarshalText() ([]byte, error) { return []byte(hiddenSecre
 
 // Save writes the secret to dir, mode 0600, atomically.
 func (s ClusterSecret) Save(dir string) error {
-	if err := writeSecret(filepath.Join(dir, secretFile), s.b[:]); err != nil {
+	if err := writeSecret(filepath.Join(dir, secretFile), s.secret()); err != nil {
 		return fmt.Errorf("save cluster secret: %w", err)
 	}
 	return nil
@@ -122,7 +117,7 @@ func Open(sealed []byte, secret ClusterSecret) (*Authority, error) {
 
 func sealCipher(secret ClusterSecret, sealed []byte) (cipher.AEAD, error) {
 	salt := sealed[len(sealMagic):sealHeader]
-	key, err := hkdf.Key(sha256.New, secret.b[:], salt, sealInfo, 32)
+	key, err := hkdf.Key(sha256.New, secret.secret(), salt, sealInfo, 32)
 	if err != nil {
 		return nil, err
 	}

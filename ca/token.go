@@ -42,14 +42,13 @@ var (
 type JoinToken struct {
 	id     string
 	pin    [tokenPin]byte
-	secret *[tokenSecret]byte // a pointer, so that fmt shows no bytes even inside another struct
+	secret hidden // tokenSecret bytes
 }
 
 // NewJoinToken draws a token for the cluster whose authority has this pin.
 func NewJoinToken(pin Pin) JoinToken {
-	t := JoinToken{secret: new([tokenSecret]byte)}
+	t := JoinToken{secret: draw(tokenSecret)}
 	copy(t.pin[:], pin[:])
-	rand.Read(t.secret[:])
 	var raw [4]byte
 	rand.Read(raw[:])
 	t.id = tokenText.EncodeToString(raw[:])[:tokenID]
@@ -88,7 +87,7 @@ func parseFields(f []string) (JoinToken, error) {
 	if errors.Join(err1, err2, err3) != nil || len(pin) != tokenPin || len(secret) != tokenSecret {
 		return JoinToken{}, ErrNotToken
 	}
-	return JoinToken{id: f[1], pin: [tokenPin]byte(pin), secret: (*[tokenSecret]byte)(secret)}, nil
+	return JoinToken{id: f[1], pin: [tokenPin]byte(pin), secret: hide(secret)}, nil
 }
 
 func checksum(s string) string {
@@ -99,10 +98,10 @@ func checksum(s string) string {
 func (t JoinToken) ID() string { return t.id }
 
 // Secret returns the bytes that the joiner sends, once the other end has shown that it has the pinned key.
-func (t JoinToken) Secret() []byte { return append([]byte(nil), t.secret[:]...) }
+func (t JoinToken) Secret() []byte { return t.secret() }
 
 // SecretHash returns what the cluster stores of the secret.
-func (t JoinToken) SecretHash() []byte { return HashSecret(t.secret[:]) }
+func (t JoinToken) SecretHash() []byte { return HashSecret(t.secret()) }
 
 // HashSecret is SHA-256: 128 random bits cannot be guessed from it, so it needs no slow hash.
 func HashSecret(secret []byte) []byte {
@@ -119,7 +118,7 @@ func (t JoinToken) Pins(c *x509.Certificate) bool {
 // Reveal returns the whole token, secret included: to print it for the person who asked for it.
 func (t JoinToken) Reveal() string {
 	s := strings.Join([]string{
-		tokenPrefix + tokenVersion, tokenText.EncodeToString(t.pin[:]), t.id, tokenText.EncodeToString(t.secret[:]),
+		tokenPrefix + tokenVersion, tokenText.EncodeToString(t.pin[:]), t.id, tokenText.EncodeToString(t.secret()),
 	}, "-")
 	return s + "-" + checksum(s)
 }

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -49,6 +50,8 @@ type Config struct {
 	Identity  *ca.Identity
 	// Refused is told of each connection that was turned away, and why; nil is fine. It must not block.
 	Refused func(remote net.Addr, err error)
+
+	handshake time.Duration // 0: handshakeTimeout
 }
 
 // Mux is a node's one listener. Its Listeners give connections whose handshake is done and whose peer is verified.
@@ -184,7 +187,7 @@ func (m *Mux) serve(raw net.Conn) {
 
 // handshake returns the connection with its verified peer, or an error once the time is over.
 func (m *Mux) handshake(raw net.Conn) (*Conn, error) {
-	raw.SetDeadline(time.Now().Add(handshakeTimeout))
+	raw.SetDeadline(time.Now().Add(cmp.Or(m.cfg.handshake, handshakeTimeout)))
 	t := tls.Server(raw, &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: m.configFor})
 	if err := t.HandshakeContext(m.ctx); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
