@@ -26,7 +26,7 @@ const PlainTemplate = `{%- for m in messages -%}
 `
 
 // maxRendered bounds what a template may write for one conversation, in bytes: templates are other people's programs.
-const maxRendered = 4 * MaxLine
+const maxRendered = 2 * MaxLine
 
 // Template is a compiled chat template. The language is Jinja as Hugging Face's tokenizers run it: blocks are
 // trimmed, raise_exception and strftime_now are there. What would read a file (include, import) or draw at random is
@@ -85,7 +85,7 @@ func (t *Template) Render(messages []Message, generation bool) (text string, err
 	if err != nil {
 		return "", fmt.Errorf("chat template: %w", err)
 	}
-	return out.String(), nil
+	return out.text.String(), nil
 }
 
 // environment is gonja's without chance, and with what Hugging Face adds.
@@ -173,7 +173,7 @@ func (s soleTemplate) Inherit(string) (loaders.Loader, error) { return s, nil }
 
 // limited is a buffer that fails when it is full.
 type limited struct {
-	bytes.Buffer
+	text bytes.Buffer // not embedded: its other ways to be written to know no limit
 	left int
 }
 
@@ -181,5 +181,5 @@ func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
 		return 0, fmt.Errorf("too large: more than %d MiB for one conversation", maxRendered>>20)
 	}
-	return l.Buffer.Write(p)
+	return l.text.Write(p)
 }

@@ -94,6 +94,11 @@ func (l line) text(name string, optional bool) (string, error) {
 
 func (l line) keys() string {
 	names := slices.Sorted(maps.Keys(l))
+	for i, n := range names {
+		if !l.has(n) {
+			names[i] += " (null)"
+		}
+	}
 	if len(names) == 0 {
 		return "no keys"
 	}
@@ -138,10 +143,10 @@ func (f Fields) messagesIn(l line) string {
 	if f.Messages != "" {
 		return f.Messages
 	}
-	if l.has("messages") {
-		return "messages"
+	if l.has("conversations") && !l.has("messages") {
+		return "conversations"
 	}
-	return "conversations"
+	return "messages"
 }
 
 // read makes a record of a line in the given format.

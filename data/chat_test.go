@@ -1,0 +1,46 @@
+package data
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestTemplatesAreConfined: a template is somebody else's program. It reads no file, draws no lots, knows no clock
+// but the run's, and an endless text is cut short.
+func TestTemplatesAreConfined(t *testing.T) {
+	for source, want := range map[string]string{
+		`{% include "/etc/passwd" %}`:                              "may not read",
+		`{% import "chat.go" as x %}{{ x }}`:                       "may not read",
+		`{% extends "chat.go" %}`:                                  "may not read",
+		`{{ [1, 2]|random }}`:                                      "the filter random",
+		`{{ lipsum() }}`:                                           "lipsum",
+		`{{ raise_exception("no system turns") }}`:                 "refused by the template: no system turns",
+		`{{ strftime_now("%U") }}`:                                 "%U in strftime_now",
+		`{{ messages|tojson }}`:                                    "tojson on anything but a string",
+		`{% for m in messages %}`:                                  "not supported",
+		`{{ ("a" if true else "b") }}`:                             "parenthesis", // a limit of the interpreter, said aloud
+		`{% for i in range(300) %}{{ "x" * 1000000 }}{% endfor %}`: "too large",
+	} {
+		template, err := NewTemplate(source, "<s>", "</s>", DefaultDate)
+		if err == nil {
+			_, err = template.Render([]Message{{Role: "user", Content: "U"}}, false)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", source, err, want)
+		}
+	}
+}
+
+func TestStrftime(t *testing.T) {
+	got, err := strftime(DefaultDate, "%d %b %Y, %A %B %m %y %H:%M:%S %I %p %j %a 100%%")
+	if want := "26 Jul 2024, Friday July 07 24 00:00:00 12 AM 208 Fri 100%"; got != want || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestQuoteIsPythons(t *testing.T) {
+	// json.dumps('a"\\\n\t\x01/<é\u2028', ensure_ascii=False)
+	if got, want := quote("a\"\\\n\t\x01/<é\u2028"), `"a\"\\\n\t\u0001/<é`+"\u2028"+`"`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
