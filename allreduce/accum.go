@@ -143,17 +143,29 @@ func (a *Accum) addGrad(g []float32) bool {
 }
 
 // accumulate adds round(g*scale) to v and stops at the first value out of range; it returns how many it added.
-// scale is a power of two, so the product in f64 is exact and RoundToEven is the only rounding.
+// scale is a power of two, so the product in f64 is exact (fused or not) and the rounding is the only one.
 func accumulate(v []int64, g []float32, scale, limit float64) int {
 	v = v[:len(g)]
+	small := min(limit, 1<<51)
 	for i, x := range g {
 		q := float64(x) * scale
-		if !(q > -limit && q < limit) {
+		switch a := math.Abs(q); {
+		case a < small:
+			v[i] += nearestSmall(q)
+		case a < limit:
+			v[i] += int64(math.RoundToEven(q))
+		default: // NaN too
 			return i
 		}
-		v[i] += int64(math.RoundToEven(q))
 	}
 	return len(g)
+}
+
+// nearestSmall rounds |q| < 2^51 to the nearest integer, ties to even: at 1.5*2^52 the unit of an f64's last
+// place is 1, so the addition does the rounding and the mantissa's low bits are the integer.
+func nearestSmall(q float64) int64 {
+	const magic = 3 << 51
+	return int64(math.Float64bits(q+magic) - math.Float64bits(magic))
 }
 
 // retract takes back what accumulate added.

@@ -46,10 +46,7 @@ func pack(dst []byte, v []int64) int {
 	switch body := dst[1:]; w {
 	case 0:
 	case 4:
-		for _, x := range v {
-			binary.LittleEndian.PutUint32(body, uint32(x))
-			body = body[4:]
-		}
+		pack4(body, v)
 	default:
 		for _, x := range v {
 			binary.LittleEndian.PutUint64(body, uint64(x))
@@ -82,10 +79,7 @@ func unpackAdd(dst, in []int64, src []byte, end int) (int, error) {
 	case 0:
 		copy(dst, in)
 	case 4:
-		for i := range dst {
-			dst[i] = in[i] + int64(int32(binary.LittleEndian.Uint32(body)))
-			body = body[4:]
-		}
+		unpackAdd4(dst, in, body)
 	default:
 		shift := uint(64 - 8*w)
 		for i := range dst {
@@ -96,22 +90,68 @@ func unpackAdd(dst, in []int64, src []byte, end int) (int, error) {
 	return 1 + w*len(dst), nil
 }
 
+// pack4 is pack's loop for 4 bytes, by far the most frequent width, unrolled by four.
+func pack4(body []byte, v []int64) {
+	for ; len(v) >= 4; v = v[4:] {
+		b, x := body[:16:16], v[:4:4]
+		binary.LittleEndian.PutUint32(b[0:4], uint32(x[0]))
+		binary.LittleEndian.PutUint32(b[4:8], uint32(x[1]))
+		binary.LittleEndian.PutUint32(b[8:12], uint32(x[2]))
+		binary.LittleEndian.PutUint32(b[12:16], uint32(x[3]))
+		body = body[16:]
+	}
+	for i, x := range v {
+		binary.LittleEndian.PutUint32(body[4*i:], uint32(x))
+	}
+}
+
+// unpackAdd4 is unpackAdd's loop for 4 bytes.
+func unpackAdd4(dst, in []int64, body []byte) {
+	for len(dst) >= 4 && len(in) >= 4 {
+		b, d, x := body[:16:16], dst[:4:4], in[:4:4]
+		d[0] = x[0] + int64(int32(binary.LittleEndian.Uint32(b[0:4])))
+		d[1] = x[1] + int64(int32(binary.LittleEndian.Uint32(b[4:8])))
+		d[2] = x[2] + int64(int32(binary.LittleEndian.Uint32(b[8:12])))
+		d[3] = x[3] + int64(int32(binary.LittleEndian.Uint32(b[12:16])))
+		body, dst, in = body[16:], dst[4:], in[4:]
+	}
+	for i := range dst {
+		dst[i] = in[i] + int64(int32(binary.LittleEndian.Uint32(body[4*i:])))
+	}
+}
+
 // packFloats writes g as an f32 block. A rounded integer is never a negative zero, so zero means all bits zero.
 func packFloats(dst []byte, g []float32) int {
-	var or uint32
-	for _, x := range g {
-		or |= math.Float32bits(x)
-	}
-	if dst[0] = 0; or == 0 {
+	if dst[0] = 0; zeros(g) {
 		return 1
 	}
 	dst[0] = 4
-	body := dst[1:]
-	for _, x := range g {
-		binary.LittleEndian.PutUint32(body, math.Float32bits(x))
-		body = body[4:]
-	}
+	putFloats(dst[1:], g)
 	return 1 + 4*len(g)
+}
+
+// putFloats writes g as little-endian bytes.
+func putFloats(body []byte, g []float32) {
+	for ; len(g) >= 4; g = g[4:] {
+		b, x := body[:16:16], g[:4:4]
+		binary.LittleEndian.PutUint32(b[0:4], math.Float32bits(x[0]))
+		binary.LittleEndian.PutUint32(b[4:8], math.Float32bits(x[1]))
+		binary.LittleEndian.PutUint32(b[8:12], math.Float32bits(x[2]))
+		binary.LittleEndian.PutUint32(b[12:16], math.Float32bits(x[3]))
+		body = body[16:]
+	}
+	for i, x := range g {
+		binary.LittleEndian.PutUint32(body[4*i:], math.Float32bits(x))
+	}
+}
+
+func zeros(g []float32) bool {
+	for _, x := range g {
+		if math.Float32bits(x) != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // unpackFloats reads the f32 block of len(g) values at the front of src[:end] and returns its length.
@@ -126,9 +166,21 @@ func unpackFloats(g []float32, src []byte, end int) (int, error) {
 	case w != 4:
 		return 0, errBlock
 	}
-	for i := range g {
-		g[i] = math.Float32frombits(binary.LittleEndian.Uint32(body))
-		body = body[4:]
-	}
+	floats(g, body)
 	return 1 + 4*len(g), nil
+}
+
+// floats fills g from little-endian bytes.
+func floats(g []float32, body []byte) {
+	for ; len(g) >= 4; g = g[4:] {
+		b, d := body[:16:16], g[:4:4]
+		d[0] = math.Float32frombits(binary.LittleEndian.Uint32(b[0:4]))
+		d[1] = math.Float32frombits(binary.LittleEndian.Uint32(b[4:8]))
+		d[2] = math.Float32frombits(binary.LittleEndian.Uint32(b[8:12]))
+		d[3] = math.Float32frombits(binary.LittleEndian.Uint32(b[12:16]))
+		body = body[16:]
+	}
+	for i := range g {
+		g[i] = math.Float32frombits(binary.LittleEndian.Uint32(body[4*i:]))
+	}
 }

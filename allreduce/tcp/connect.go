@@ -174,7 +174,10 @@ func (c *Config) callOnce(ctx context.Context, m Member) (net.Conn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	h := hello{c.Run, c.Generation, fingerprint(c.Members), c.Members[c.Rank].ID, m.ID}
-	if err = introduce(conn, h); err == nil && stop() {
+	if err = introduce(conn, h); err == nil {
+		err = c.Accept.verify(conn, m.ID)
+	}
+	if err == nil && stop() {
 		return conn, nil
 	}
 	stop()

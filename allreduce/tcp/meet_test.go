@@ -99,15 +99,39 @@ func greet(t *testing.T, s *site, rank int, b []byte) error {
 func TestStrangers(t *testing.T) {
 	s := newSite(t, 2)
 	cases := map[string][]byte{
-		`certificate says \"n1\"`: hello{Run: 7, Generation: 1, From: "n2", To: "n0"}.append(nil),
-		`this is n0, not n9`:      hello{Run: 7, Generation: 1, From: "n1", To: "n9"}.append(nil),
-		`not a lorad all-reduce`:  []byte("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
+		`the certificate says \"n1\", the hello \"n2\"`: hello{Run: 7, Generation: 1, From: "n2", To: "n0"}.append(nil),
+		`this is n0, not n9`:                            hello{Run: 7, Generation: 1, From: "n1", To: "n9"}.append(nil),
+		`not a lorad all-reduce`:                        []byte("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
 	}
 	for want, b := range cases {
 		var no refusedError
 		if err := greet(t, s, 1, b); !errors.As(err, &no) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)
 		}
+	}
+}
+
+// TestImpostor: a node that answers at another member's address is not taken for it.
+func TestImpostor(t *testing.T) {
+	s := newSite(t, 2)
+	impostor := s.config(0, 1)
+	impostor.Dial = func(ctx context.Context, m Member) (net.Conn, error) {
+		conn, err := dialAs(0)(ctx, m)
+		return named{conn, "n7"}, err // what the certificate of the node at n1's address says
+	}
+	errs := make([]error, 2)
+	each(2, func(i int) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c := impostor
+		if i == 1 {
+			c = s.config(1, 1)
+		}
+		_, errs[i] = Connect(ctx, c)
+	})
+	var ce *ConnectError
+	if !errors.As(errs[0], &ce) || ce.Member != "n1" || !strings.Contains(errs[0].Error(), `certificate says "n7"`) {
+		t.Fatal(errs)
 	}
 }
 

@@ -123,10 +123,10 @@ func (r *Registry) meet(conn net.Conn) {
 		r.turnAway(conn, no, err.Error())
 		return
 	}
-	id, ok := r.peerID(conn)
+	err = r.verify(conn, h.From)
 	switch {
-	case !ok || id != h.From:
-		r.turnAway(conn, no, fmt.Sprintf("the certificate says %q and the hello %q", id, h.From))
+	case err != nil:
+		r.turnAway(conn, no, err.Error())
 	case h.To != r.self:
 		r.turnAway(conn, no, fmt.Sprintf("this is %s, not %s: check the addresses", r.self, h.To))
 	default:
@@ -134,6 +134,14 @@ func (r *Registry) meet(conn net.Conn) {
 			r.turnAway(conn, code, reason)
 		}
 	}
+}
+
+// verify compares who the other end claims to be with whom the secure transport has proved it to be.
+func (r *Registry) verify(conn net.Conn, claim string) error {
+	if id, ok := r.peerID(conn); !ok || id != claim {
+		return refusedError(fmt.Sprintf("the certificate says %q, the hello %q", id, claim))
+	}
+	return nil
 }
 
 func (r *Registry) turnAway(conn net.Conn, code byte, reason string) {

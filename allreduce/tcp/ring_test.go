@@ -48,7 +48,7 @@ func dialAs(rank int) func(context.Context, Member) (net.Conn, error) {
 		if err == nil {
 			_, err = c.Write([]byte{byte(rank)})
 		}
-		return c, err
+		return named{c, m.ID}, err
 	}
 }
 
