@@ -1,0 +1,159 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	pb "google.golang.org/protobuf/proto"
+
+	"lorad/coordinator/state"
+	"lorad/proto"
+)
+
+const (
+	proposeTimeout = 2 * time.Second // to get a command into Raft's queue
+	forwardTimeout = 3 * time.Second // for one try at one leader
+	retryPause     = 50 * time.Millisecond
+)
+
+var errNoLeader = errors.New("no leader is elected")
+
+// apply has the leader carry out a command and returns when this node's replica has it too. It goes on through
+// elections until ctx ends. All commands may be repeated: a lost reply does no harm. The error is a *state.Error if
+// the command was refused.
+func (c *Coordinator) apply(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
+	for {
+		reply, err := c.try(ctx, cmd)
+		if err == nil {
+			return reply, c.conclude(ctx, reply)
+		}
+		if !retryable(err) {
+			return nil, err
+		}
+		if sleep(ctx, retryPause) != nil {
+			return nil, c.noQuorum(ctx, err)
+		}
+	}
+}
+
+// conclude turns a refusal into an error, and waits for the command to reach this replica otherwise.
+func (c *Coordinator) conclude(ctx context.Context, r *proto.ApplyReply) error {
+	if r.RefusalKind != "" {
+		return &state.Error{Kind: state.Kind(r.RefusalKind), Text: r.Refusal}
+	}
+	for {
+		changed, index := c.fsm.next()
+		if index >= r.Index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// try has one go: here if we lead, else at the leader.
+func (c *Coordinator) try(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
+	_, leader := c.raft.LeaderWithID()
+	switch string(leader) {
+	case "":
+		return nil, errNoLeader
+	case c.id:
+		return c.propose(cmd)
+	}
+	conn, err := c.peers.conn(string(leader))
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	return proto.NewCoordinationClient(conn).Apply(ctx, cmd)
+}
+
+// propose puts a command into the log. Only the leader can.
+func (c *Coordinator) propose(cmd *proto.Command) (*proto.ApplyReply, error) {
+	stamped := &proto.Command{NowUnixMs: c.now().UnixMilli(), Do: cmd.Do}
+	b, err := pb.Marshal(stamped)
+	if err != nil {
+		return nil, err
+	}
+	f := c.raft.Apply(b, proposeTimeout)
+	if err := f.Error(); err != nil {
+		return nil, err
+	}
+	return replyTo(cmd, f.Index(), f.Response().(applied)), nil
+}
+
+// replyTo is the outcome of a command as it goes over the wire.
+func replyTo(cmd *proto.Command, index uint64, a applied) *proto.ApplyReply {
+	r := &proto.ApplyReply{Index: index, Existed: a.result.Existed, Node: a.result.Node}
+	var refusal *state.Error
+	if errors.As(a.err, &refusal) {
+		r.RefusalKind, r.Refusal = string(refusal.Kind), refusal.Text
+	}
+	// A report from an old generation matters to its sender only if steps of it were left out.
+	if steps := cmd.GetReport().GetSteps(); a.result.Stale && len(steps) > 0 {
+		r.Stale = steps[len(steps)-1].Step > a.result.Run.Step
+	}
+	return r
+}
+
+// retryable says whether the same command may fare better in a moment, perhaps with another leader.
+func retryable(err error) bool {
+	for _, e := range []error{
+		errNoLeader, raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress, raft.ErrEnqueueTimeout,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded || code == codes.Aborted
+}
+
+// noQuorum says what the caller waited for in vain.
+func (c *Coordinator) noQuorum(ctx context.Context, last error) error {
+	voters, reachable := c.voters()
+	if reachable > voters/2 {
+		return fmt.Errorf("ask leader: %w (%w)", last, ctx.Err())
+	}
+	return fmt.Errorf("ask leader: no quorum: %d of %d voters reachable; start the others again, or wait for the network (%w)",
+		reachable, voters, ctx.Err())
+}
+
+// voters counts Raft's voters and those of them that gossip knows to be alive.
+func (c *Coordinator) voters() (voters, reachable int) {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return 0, 0
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if string(s.ID) == c.id || c.gossip.alive(string(s.ID)) {
+			reachable++
+		}
+	}
+	return voters, reachable
+}
+
+// sleep waits, or returns ctx's error at once when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,273 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"lorad/ca"
+	"lorad/coordinator/sched"
+	"lorad/coordinator/state"
+	"lorad/proto"
+)
+
+const (
+	followBatch = 512 // records in one event
+	maxTokenTTL = 30 * 24 * time.Hour
+	tokenTTL    = time.Hour
+	// patience is how long a command waits for a leader when its caller set no deadline.
+	patience = 15 * time.Second
+)
+
+// control answers the command line, and nodes that pass its questions on.
+type control struct {
+	proto.UnimplementedControlServer
+	*Coordinator
+}
+
+// Control returns the service for use inside the process.
+func (c *Coordinator) Control() proto.ControlServer { return control{Coordinator: c} }
+
+// coded gives an error its gRPC code.
+func coded(err error) error {
+	var refusal *state.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal):
+		return status.Error(codeOf(refusal.Kind), refusal.Text)
+	case status.Code(err) != codes.Unknown:
+		return err
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	return err
+}
+
+func codeOf(k state.Kind) codes.Code {
+	switch k {
+	case state.Unknown:
+		return codes.NotFound
+	case state.Ambiguous, state.Invalid:
+		return codes.InvalidArgument
+	}
+	return codes.FailedPrecondition
+}
+
+// do applies a command for a person, who does not wait for ever.
+func (c *Coordinator) do(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	return c.apply(ctx, cmd)
+}
+
+// Cluster lists the nodes as this one sees them.
+func (s control) Cluster(context.Context, *proto.ClusterRequest) (*proto.ClusterReply, error) {
+	_, leader := s.raft.LeaderWithID()
+	view := s.fsm.view()
+	_, index := s.fsm.next()
+	reply := &proto.ClusterReply{ClusterId: s.creds.ClusterID, RaftTerm: s.raft.CurrentTerm(), RaftIndex: index}
+	for _, n := range view.Nodes {
+		reply.Nodes = append(reply.Nodes, &proto.NodeStatus{
+			Node: n, Alive: s.gossip.alive(n.Id), Leader: n.Id == string(leader), Self: n.Id == s.id, Runs: worksOn(view.Runs, n.Id),
+		})
+	}
+	return reply, nil
+}
+
+func worksOn(runs []*proto.Run, node string) []string {
+	var ids []string
+	for _, r := range runs {
+		for _, m := range r.Lease.GetMembers() {
+			if m == node && state.Leased(r.Phase) {
+				ids = append(ids, r.Spec.Run)
+			}
+		}
+	}
+	return ids
+}
+
+// Submit makes this node the home of a run, or finds the run that the same job already is: one that stopped or failed
+// goes on where it was.
+func (s control) Submit(ctx context.Context, req *proto.SubmitRequest) (*proto.SubmitReply, error) {
+	spec, err := s.cfg.Prepare(ctx, req)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	spec.HomeNode, spec.SubmittedUnixMs = s.id, s.now().UnixMilli()
+	if err := s.Ready(ctx); err != nil {
+		return nil, coded(err)
+	}
+	reply, err := s.do(ctx, &proto.Command{Do: &proto.Command_SubmitRun{SubmitRun: &proto.SubmitRun{Spec: spec}}})
+	if err != nil {
+		return nil, coded(err)
+	}
+	if !reply.Existed {
+		return &proto.SubmitReply{Run: s.header(spec.Run)}, nil
+	}
+	resumed, err := s.resume(ctx, spec.Run)
+	return &proto.SubmitReply{Run: s.header(spec.Run), Existed: true, Resumed: resumed}, coded(err)
+}
+
+// resume queues a run that stopped or failed. One that is stopping just now is waited for: that is what somebody wants
+// who interrupts a run and starts it again at once.
+func (s control) resume(ctx context.Context, run string) (bool, error) {
+	for {
+		changed := s.Changed()
+		switch s.Run(run).GetPhase() {
+		case proto.Phase_STOPPED, proto.Phase_FAILED:
+			_, err := s.do(ctx, &proto.Command{Do: &proto.Command_ResumeRun{ResumeRun: &proto.ResumeRun{Run: run}}})
+			return err == nil, err
+		case proto.Phase_STOPPING:
+		default:
+			return false, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-s.ctx.Done():
+			return false, status.Error(codes.Unavailable, "submit: this node is shutting down")
+		}
+	}
+}
+
+// header is a run as people see it: without its ledger, and with the reason why it waits.
+func (s control) header(id string) *proto.Run {
+	r := s.Run(id)
+	if r == nil {
+		return nil
+	}
+	return s.explained(state.Header(r), s.waits())
+}
+
+// waits says of each run that waits why. Every node can tell: the scheduler is a pure function.
+func (s control) waits() map[string]string {
+	view, why := s.fsm.view(), map[string]string{}
+	for _, d := range sched.Next(view, s.gossip.liveness(ids(view.Nodes)), s.now().UnixMilli()) {
+		if d.Command == nil {
+			why[d.Run] = d.Reason
+		}
+	}
+	return why
+}
+
+// explained puts the reason why the run waits into r, which is nobody else's.
+func (s control) explained(r *proto.Run, waits map[string]string) *proto.Run {
+	if why := waits[r.Spec.Run]; why != "" {
+		r.Reason = why
+	}
+	return r
+}
+
+// Runs lists all runs without their ledgers.
+func (s control) Runs(context.Context, *proto.RunsRequest) (*proto.RunsReply, error) {
+	runs, waits := s.Coordinator.Runs(), s.waits()
+	for _, r := range runs {
+		s.explained(r, waits)
+	}
+	return &proto.RunsReply{Runs: runs}, nil
+}
+
+func (s control) find(name string) (*proto.Run, error) {
+	type found struct {
+		run *proto.Run
+		err error
+	}
+	f := read(s.fsm, func(m *state.Machine) found {
+		r, err := m.FindRun(name)
+		return found{r, err}
+	})
+	return f.run, coded(f.err)
+}
+
+// GetRun gives one run with its ledger.
+func (s control) GetRun(_ context.Context, req *proto.GetRunRequest) (*proto.Run, error) {
+	r, err := s.find(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	whole := s.explained(state.Header(r), s.waits())
+	whole.Ledger = r.Ledger
+	return whole, nil
+}
+
+// Stop asks the members of a run to checkpoint and stop.
+func (s control) Stop(ctx context.Context, req *proto.StopRequest) (*proto.StopReply, error) {
+	r, err := s.find(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	stop := &proto.StopRun{Run: r.Spec.Run, Reason: req.Reason}
+	if _, err := s.do(ctx, &proto.Command{Do: &proto.Command_StopRun{StopRun: stop}}); err != nil {
+		return nil, coded(err)
+	}
+	return &proto.StopReply{Run: s.header(r.Spec.Run)}, nil
+}
+
+// Follow sends every step after a given one, in order, and the run whenever something about it changes. It ends when
+// the run is over.
+func (s control) Follow(req *proto.FollowRequest, out proto.Control_FollowServer) error {
+	r, err := s.find(req.Run)
+	if err != nil {
+		return err
+	}
+	id, after, last := r.Spec.Run, req.AfterStep, (*proto.Run)(nil)
+	for {
+		changed := s.Changed()
+		r := s.Run(id)
+		for r != last || after < r.Step {
+			event := &proto.FollowEvent{Run: s.explained(state.Header(r), s.waits()), Steps: nextSteps(r, after)}
+			if err := out.Send(event); err != nil {
+				return err
+			}
+			after, last = after+uint64(len(event.Steps)), r
+		}
+		if state.Terminal(r.Phase) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-out.Context().Done():
+			return coded(out.Context().Err())
+		case <-s.ctx.Done():
+			return status.Error(codes.Unavailable, "follow: this node is shutting down; ask another one")
+		}
+	}
+}
+
+// nextSteps is the next batch of records after a step.
+func nextSteps(r *proto.Run, after uint64) []*proto.StepRecord {
+	if after >= r.Step {
+		return nil
+	}
+	return r.Ledger[after:min(after+followBatch, r.Step)]
+}
+
+// CreateToken makes a token that lets nodes in. The secret is in the reply and nowhere else.
+func (s control) CreateToken(ctx context.Context, req *proto.CreateTokenRequest) (*proto.CreateTokenReply, error) {
+	ttl := time.Duration(req.TtlMs) * time.Millisecond
+	if ttl == 0 {
+		ttl = tokenTTL
+	}
+	if ttl < 0 || ttl > maxTokenTTL {
+		return nil, status.Errorf(codes.InvalidArgument, "create token: %v is no time to live: more than nothing, at most %v", ttl, maxTokenTTL)
+	}
+	tok := ca.NewJoinToken(s.creds.Identity.Pin())
+	record := &proto.Token{
+		Id: tok.ID(), SecretSha256: tok.SecretHash(), UsesLeft: max(1, req.Uses), Voter: req.Voter,
+		ExpiresUnixMs: s.now().Add(ttl).UnixMilli(),
+	}
+	if _, err := s.do(ctx, &proto.Command{Do: &proto.Command_PutToken{PutToken: &proto.PutToken{Token: record}}}); err != nil {
+		return nil, coded(err)
+	}
+	return &proto.CreateTokenReply{Token: tok.Reveal(), Addr: s.cfg.Mux.Advertise(), ExpiresUnixMs: record.ExpiresUnixMs}, nil
+}

@@ -1,0 +1,340 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"google.golang.org/grpc"
+
+	"lorad/coordinator/state"
+	"lorad/proto"
+	"lorad/transport"
+)
+
+// Raft's times. An election takes between one and two heartbeat timeouts plus a round trip: about a second. Shorter
+// ones would hold elections whenever training keeps all cores busy.
+const (
+	heartbeat         = 700 * time.Millisecond
+	leaderLease       = 500 * time.Millisecond
+	commitTimeout     = 25 * time.Millisecond // after which followers learn what is committed
+	raftTimeout       = 5 * time.Second       // of one exchange
+	snapshotInterval  = 30 * time.Second
+	snapshotThreshold = 2048 // log entries
+	trailingLogs      = 1024
+	snapshotsKept     = 2
+)
+
+// Config is what a coordinator is made of. All fields but Local, Now and Peer are needed.
+type Config struct {
+	Dir         string // state directory, mode 0700
+	Credentials *Credentials
+	Node        *proto.Node // facts: name, cores, memory, engine, version; id, address and role are filled in
+	Mux         *transport.Mux
+	Dialer      *transport.Dialer
+	Local       net.Listener // of transport.ListenLocal, for the command line; closed by Close
+	Log         *slog.Logger
+	Now         func() time.Time // nil: the real clock
+
+	// Prepare turns a user's job into a run: it reads, hashes and stores the inputs, and fills in everything but
+	// home node and time of submission. It is called on the node that was asked, which becomes the home node.
+	Prepare func(ctx context.Context, req *proto.SubmitRequest) (*proto.Spec, error)
+	// Peer serves FetchBlob and FetchState. Ping is the coordinator's own.
+	Peer proto.PeerServer
+}
+
+// Coordinator is this node's part in the cluster. Safe for concurrent use.
+type Coordinator struct {
+	id      string
+	cfg     Config
+	creds   *Credentials
+	facts   *proto.Node
+	log     *slog.Logger
+	now     func() time.Time
+	fsm     *fsm
+	raft    *raft.Raft
+	gossip  *gossip
+	peers   *peers
+	server  *grpc.Server
+	release []func() // what Close undoes, the last first
+
+	ctx     context.Context // ends when Close begins
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+	closing sync.Once
+}
+
+// Open starts the coordinator. It returns before the node has found the others: see Ready.
+func Open(cfg Config) (*Coordinator, error) {
+	c := &Coordinator{
+		id: cfg.Credentials.Node.Id, cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now,
+	}
+	c.log = cfg.Log.With("node", c.id)
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.cfg.Peer == nil {
+		c.cfg.Peer = proto.UnimplementedPeerServer{}
+	}
+	c.facts = withID(cfg.Node, c.id)
+	c.facts.Addr, c.facts.Voter = cfg.Mux.Advertise(), c.creds.Node.Voter
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	for _, open := range []func() error{c.openPeers, c.openGossip, c.openRaft, c.openServer} {
+		if err := open(); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("start coordinator: %w", err)
+		}
+	}
+	for _, f := range []func(context.Context){c.lead, c.keepTouch, c.announce, c.housekeep} {
+		c.work.Go(func() { f(c.ctx) })
+	}
+	return c, nil
+}
+
+func (c *Coordinator) openPeers() error {
+	removed := func(id string) bool { return read(c.fsm, func(m *state.Machine) bool { return m.Removed(id) }) }
+	c.creds.removed.Store(&removed)
+	c.peers = newPeers(c.cfg.Dialer, c.addr)
+	c.undo(c.peers.close)
+	return nil
+}
+
+func (c *Coordinator) openGossip() (err error) {
+	if c.gossip, err = openGossip(c.cfg, c.now); err != nil {
+		return err
+	}
+	c.undo(func() { c.gossip.close(c.log) })
+	return nil
+}
+
+// openRaft starts this node's Raft, over its log on disk. The very first node of a cluster makes itself the only voter.
+func (c *Coordinator) openRaft() error {
+	store, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(c.cfg.Dir, "raft.db"), MsgpackUseNewTimeFormat: true})
+	if err != nil {
+		return fmt.Errorf("open raft.db: %w", err)
+	}
+	c.undo(func() { store.Close() })
+	logger := raftLog(c.log)
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, snapshotsKept, logger)
+	if err != nil {
+		return err
+	}
+	tr := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: addressOf(c.addr), Logger: logger, MaxPool: 3, Timeout: raftTimeout,
+		Stream: transport.NewRaftLayer(c.cfg.Mux, c.cfg.Dialer),
+	})
+	c.undo(func() { tr.Close() })
+	if err := c.bootstrap(store, snaps, tr); err != nil {
+		return err
+	}
+	if c.raft, err = raft.NewRaft(c.raftConfig(), c.fsm, store, store, snaps, tr); err != nil {
+		return err
+	}
+	c.undo(c.abdicate)
+	return nil
+}
+
+func (c *Coordinator) raftConfig() *raft.Config {
+	r := raft.DefaultConfig()
+	r.LocalID, r.Logger = raft.ServerID(c.id), raftLog(c.log)
+	r.HeartbeatTimeout, r.ElectionTimeout, r.LeaderLeaseTimeout, r.CommitTimeout = heartbeat, heartbeat, leaderLease, commitTimeout
+	r.SnapshotInterval, r.SnapshotThreshold, r.TrailingLogs = snapshotInterval, snapshotThreshold, trailingLogs
+	r.ShutdownOnRemove = false // Close is what shuts it down
+	return r
+}
+
+func (c *Coordinator) bootstrap(store *raftboltdb.BoltStore, snaps raft.SnapshotStore, tr raft.Transport) error {
+	old, err := raft.HasExistingState(store, store, snaps)
+	if err != nil || old || len(c.creds.sealed) == 0 {
+		return err
+	}
+	me := raft.Server{ID: raft.ServerID(c.id), Address: raft.ServerAddress(c.cfg.Mux.Advertise())}
+	return raft.BootstrapCluster(c.raftConfig(), store, store, snaps, tr, raft.Configuration{Servers: []raft.Server{me}})
+}
+
+// abdicate hands leadership over, so that the others need no election, and stops Raft.
+func (c *Coordinator) abdicate() {
+	if c.raft.State() == raft.Leader {
+		if err := c.raft.LeadershipTransfer().Error(); err != nil {
+			c.log.Debug("leadership was not handed over", "err", err)
+		}
+	}
+	if err := c.raft.Shutdown().Error(); err != nil {
+		c.log.Warn("raft did not shut down cleanly", "err", err)
+	}
+}
+
+// addressOf lets Raft find a node where it is now and not where it was when it was added.
+type addressOf func(id string) string
+
+func (f addressOf) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if addr := f(string(id)); addr != "" {
+		return raft.ServerAddress(addr), nil
+	}
+	return "", errors.New("not seen yet")
+}
+
+// addr is where a node listens: where gossip sees it, or else where it was recorded; "" if neither.
+func (c *Coordinator) addr(id string) string {
+	if id == c.id {
+		return c.cfg.Mux.Advertise()
+	}
+	if addr := c.gossip.addr(id); addr != "" {
+		return addr
+	}
+	return c.fsm.node(id).GetAddr()
+}
+
+func (c *Coordinator) undo(f func()) { c.release = append(c.release, f) }
+
+// Close leaves the cluster politely, so that the others need not find out: leadership is handed over, gossip says
+// goodbye. The node stays a member and may come back. Mux and Dialer stay open: they are the caller's.
+func (c *Coordinator) Close() error {
+	c.closing.Do(func() {
+		c.stop()
+		if c.server != nil {
+			c.server.Stop() // before waiting: calls may be waiting for changes that do not come any more
+		}
+		c.work.Wait()
+		for i := len(c.release) - 1; i >= 0; i-- {
+			c.release[i]()
+		}
+	})
+	return nil
+}
+
+// announce records what this node is and where, whenever that is not what the state says.
+func (c *Coordinator) announce(ctx context.Context) {
+	for {
+		changed, _ := c.fsm.next()
+		if !c.recorded() {
+			_, err := c.apply(ctx, &proto.Command{Do: &proto.Command_PutNode{PutNode: &proto.PutNode{Node: c.facts}}})
+			var refusal *state.Error
+			if errors.As(err, &refusal) {
+				c.log.Error("this node is not wanted", "err", err)
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// recorded reports whether the state knows this node as it is. The name may have got a number.
+func (c *Coordinator) recorded() bool {
+	n, f := c.fsm.node(c.id), c.facts
+	return n != nil && n.Addr == f.Addr && n.Cores == f.Cores && n.MemoryBytes == f.MemoryBytes && n.Engine == f.Engine &&
+		n.Version == f.Version && strings.HasPrefix(n.Name, f.Name)
+}
+
+// housekeep keeps on disk where the others are, and cuts off who was removed.
+func (c *Coordinator) housekeep(ctx context.Context) {
+	var nodes []*proto.Node
+	seeds := strings.Join(c.creds.Seeds, " ")
+	for {
+		changed, _ := c.fsm.next()
+		was := nodes
+		nodes = c.Nodes()
+		for _, n := range was {
+			if c.creds.Identity.Revoked(n.Id) {
+				c.cfg.Mux.Disconnect(n.Id)
+				c.cfg.Dialer.Disconnect(n.Id)
+			}
+		}
+		others := addresses(nodes, c.id)
+		if now := strings.Join(others, " "); len(others) > 0 && now != seeds {
+			if err := c.creds.saveRecord(c.cfg.Dir, others); err != nil && !errors.Is(err, os.ErrNotExist) {
+				c.log.Warn("addresses of the other nodes were not saved", "err", err)
+			}
+			seeds = now
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Ready returns when this node is in the cluster's records as it is now: runs can then be submitted here.
+func (c *Coordinator) Ready(ctx context.Context) error {
+	for {
+		changed, _ := c.fsm.next()
+		if c.recorded() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return c.noQuorum(ctx, errNoLeader)
+		}
+	}
+}
+
+// ID is this node's id.
+func (c *Coordinator) ID() string { return c.id }
+
+// Changed returns a channel that is closed at the next change of the replicated state.
+func (c *Coordinator) Changed() <-chan struct{} {
+	changed, _ := c.fsm.next()
+	return changed
+}
+
+// Nodes returns the recorded nodes, sorted by id. They are shared: read only.
+func (c *Coordinator) Nodes() []*proto.Node { return read(c.fsm, (*state.Machine).Nodes) }
+
+// Run returns one run with its ledger by its exact id, or nil. It is shared: read only.
+func (c *Coordinator) Run(id string) *proto.Run {
+	return read(c.fsm, func(m *state.Machine) *proto.Run { return m.Run(id) })
+}
+
+// Runs returns all runs without their ledgers, the oldest first. What they point to is shared: read only.
+func (c *Coordinator) Runs() []*proto.Run {
+	runs := read(c.fsm, (*state.Machine).Runs)
+	for i, r := range runs {
+		runs[i] = state.Header(r)
+	}
+	return runs
+}
+
+// Ledger returns the records of a run's steps after `after`. They are shared: read only.
+func (c *Coordinator) Ledger(run string, after uint64) []*proto.StepRecord {
+	r := c.Run(run)
+	if r == nil || after >= r.Step {
+		return nil
+	}
+	return r.Ledger[after:]
+}
+
+// Report hands a member's report to the leader and returns when it is in the log and in this node's replica. It goes
+// on through elections until ctx ends; a *state.Error is final. Its kind is Stale if steps were left out because their
+// generation is over.
+func (c *Coordinator) Report(ctx context.Context, p *proto.Report) error {
+	reply, err := c.apply(ctx, &proto.Command{Do: &proto.Command_Report{Report: p}})
+	if err == nil && reply.Stale {
+		text := fmt.Sprintf("report run %s: %s: generation %d is over, and its new steps were left out: do them under the new lease", p.Run, state.Stale, p.Generation)
+		return &state.Error{Kind: state.Stale, Text: text}
+	}
+	return err
+}
+
+// Peer returns a client of another node.
+func (c *Coordinator) Peer(_ context.Context, id string) (proto.PeerClient, error) {
+	conn, err := c.peers.conn(id)
+	if err != nil {
+		return nil, err
+	}
+	return proto.NewPeerClient(conn), nil
+}

@@ -1,0 +1,214 @@
+package coordinator
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"lorad/coordinator/sched"
+	"lorad/coordinator/state"
+	"lorad/proto"
+)
+
+const (
+	tick        = 100 * time.Millisecond
+	pingTimeout = time.Second // a busy machine answers late; a killed process refuses at once
+)
+
+// lead waits to be elected and leads as long as that lasts, again and again.
+func (c *Coordinator) lead(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case elected := <-c.raft.LeaderCh():
+			if elected {
+				c.reign(ctx)
+			}
+		}
+	}
+}
+
+// reign is one term as the leader. What it remembers is only to say or ask nothing twice.
+type reign struct {
+	*Coordinator
+	probed map[string]uint64 // by run: the generation whose members were asked whether they are alive
+	said   map[string]string // by run: why it waits
+}
+
+func (c *Coordinator) reign(ctx context.Context) {
+	if err := c.raft.Barrier(proposeTimeout).Error(); err != nil {
+		return
+	}
+	c.log.Info("leads the cluster", "term", c.raft.CurrentTerm())
+	r := reign{c, map[string]uint64{}, map[string]string{}}
+	if err := r.found(); err != nil {
+		c.log.Warn("cluster was not recorded", "err", err)
+	}
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for c.raft.State() == raft.Leader && ctx.Err() == nil {
+		changed, _ := c.fsm.next()
+		seen := c.gossip.wait()
+		r.step(ctx)
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		case <-changed:
+		case <-seen:
+		}
+	}
+	c.log.Info("leads no longer")
+}
+
+// found records the cluster itself, if this node made it.
+func (r reign) found() error {
+	if len(r.creds.sealed) == 0 || read(r.fsm, (*state.Machine).Cluster) != nil {
+		return nil
+	}
+	cluster := &proto.Cluster{Id: r.creds.ClusterID, SealedCaKey: r.creds.sealed}
+	_, err := r.propose(&proto.Command{Do: &proto.Command_PutCluster{PutCluster: &proto.PutCluster{Cluster: cluster}}})
+	return err
+}
+
+// step looks once at everything and does what there is to do.
+func (r reign) step(ctx context.Context) {
+	view := r.fsm.view()
+	r.reconcile(view)
+	r.probe(ctx, view.Runs)
+	live := r.gossip.liveness(ids(view.Nodes))
+	for _, d := range sched.Next(view, live, r.now().UnixMilli()) {
+		if err := r.carryOut(d); err != nil {
+			r.log.Warn("decision was not carried out", "run", d.Run, "reason", d.Reason, "err", err)
+			return
+		}
+	}
+}
+
+func (r reign) carryOut(d sched.Decision) error {
+	if d.Command == nil {
+		if r.said[d.Run] != d.Reason {
+			r.log.Debug("run waits", "run", d.Run, "reason", d.Reason)
+		}
+		r.said[d.Run] = d.Reason
+		return nil
+	}
+	reply, err := r.propose(d.Command)
+	if err != nil {
+		return err
+	}
+	if reply.RefusalKind != "" {
+		return &state.Error{Kind: state.Kind(reply.RefusalKind), Text: reply.Refusal}
+	}
+	r.log.Info("decided", "run", d.Run, "reason", d.Reason, "generation", d.Command.GetGrantLease().GetLease().GetGeneration())
+	return nil
+}
+
+// probe asks the members of a lease that was given up whether they are alive, once, before anything is decided.
+func (r reign) probe(ctx context.Context, runs []*proto.Run) {
+	for _, run := range runs {
+		gen := run.Trouble.GetGeneration()
+		if !state.Leased(run.Phase) || gen == 0 || gen != run.Lease.Generation || r.probed[run.Spec.Run] == gen {
+			continue
+		}
+		r.probed[run.Spec.Run] = gen
+		r.ping(ctx, run.Lease.Members)
+	}
+}
+
+// ping asks nodes at the same time whether they are alive and notes the answers.
+func (c *Coordinator) ping(ctx context.Context, ids []string) {
+	var all sync.WaitGroup
+	for _, id := range ids {
+		if id != c.id {
+			all.Go(func() { c.gossip.pinged(id, c.answers(ctx, id)) })
+		}
+	}
+	all.Wait()
+}
+
+func (c *Coordinator) answers(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	conn, err := c.peers.conn(id)
+	if err != nil {
+		return false
+	}
+	reply, err := proto.NewPeerClient(conn).Ping(ctx, &proto.PingRequest{})
+	return err == nil && reply.Id == id
+}
+
+func ids(nodes []*proto.Node) []string {
+	list := make([]string, len(nodes))
+	for i, n := range nodes {
+		list[i] = n.Id
+	}
+	return list
+}
+
+// reconcile makes one change that brings Raft's configuration closer to the recorded nodes.
+func (r reign) reconcile(view sched.View) {
+	f := r.raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	change, what := r.nextChange(view.Nodes, f.Configuration().Servers)
+	if change == nil {
+		return
+	}
+	if err := change().Error(); err != nil {
+		r.log.Warn("raft configuration was not changed", "change", what, "err", err)
+		return
+	}
+	r.log.Info("raft configuration changed", "change", what)
+}
+
+// nextChange is the most urgent change: out with the removed, in with the new, then move, then promote.
+func (r reign) nextChange(nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
+	removed := read(r.fsm, func(m *state.Machine) func(raft.Server) bool {
+		return func(s raft.Server) bool { return m.Removed(string(s.ID)) }
+	})
+	if i := slices.IndexFunc(servers, removed); i >= 0 {
+		id := servers[i].ID
+		return func() raft.IndexFuture { return r.raft.RemoveServer(id, 0, proposeTimeout) }, "without " + string(id)
+	}
+	for _, n := range nodes {
+		id, addr := raft.ServerID(n.Id), raft.ServerAddress(r.addr(n.Id))
+		i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id })
+		alive := r.gossip.alive(n.Id)
+		switch {
+		case !alive || addr == "":
+		case i < 0:
+			return func() raft.IndexFuture { return r.raft.AddNonvoter(id, addr, 0, proposeTimeout) }, "with " + n.Name
+		case servers[i].Address != addr && servers[i].Suffrage == raft.Voter:
+			return func() raft.IndexFuture { return r.raft.AddVoter(id, addr, 0, proposeTimeout) }, n.Name + " has moved"
+		case servers[i].Address != addr:
+			return func() raft.IndexFuture { return r.raft.AddNonvoter(id, addr, 0, proposeTimeout) }, n.Name + " has moved"
+		}
+	}
+	return r.promotion(nodes, servers)
+}
+
+// promotion makes a live non-voter a voter if that leads to an odd number of voters.
+func (r reign) promotion(nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
+	voters, ready := 0, []*proto.Node(nil)
+	for _, s := range servers {
+		i := slices.IndexFunc(nodes, func(n *proto.Node) bool { return n.Id == string(s.ID) })
+		switch {
+		case s.Suffrage == raft.Voter:
+			voters++
+		case i >= 0 && nodes[i].Voter && r.gossip.alive(nodes[i].Id):
+			ready = append(ready, nodes[i])
+		}
+	}
+	want := voters + len(ready)
+	if want -= 1 - want%2; want <= voters {
+		return nil, ""
+	}
+	n := ready[0]
+	id, addr := raft.ServerID(n.Id), raft.ServerAddress(r.addr(n.Id))
+	return func() raft.IndexFuture { return r.raft.AddVoter(id, addr, 0, proposeTimeout) }, n.Name + " votes"
+}
