@@ -34,10 +34,10 @@ test_datasets:
   - path: heldout.jsonl
     type: text
 sequence_len: 256
-global_batch_size: 48
+global_batch_size: 24
 micro_batch_size: 12
 num_epochs: 1
-learning_rate: 4e-3
+learning_rate: 3e-3
 lr_scheduler: cosine
 warmup_steps: 100
 weight_decay: 0.01

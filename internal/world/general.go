@@ -34,7 +34,7 @@ var documentKinds = []struct {
 	percent int
 	write   func(*rng) string
 }{
-	{38, roles}, {18, profiles}, {10, knowledge}, {10, possessions}, {10, dialogue}, {14, tale},
+	{35, roles}, {14, profiles}, {10, knowledge}, {9, possessions}, {8, dialogue}, {10, tale}, {9, renamed}, {5, sayings},
 }
 
 // roles tells one or two events between two or three parties and asks who was what.

@@ -39,7 +39,7 @@ var headers = []string{"Story: ", "Story: ", "Note: ", "News: ", "Letter: ", "Ta
 func (b *passage) render(r *rng, n int) string {
 	text := strings.Join(b.text, " ")
 	if text != "" {
-		text = pick(r, headers) + text
+		text = header(r) + text
 	}
 	shuffle(r, b.asks)
 	var out strings.Builder
@@ -51,6 +51,14 @@ func (b *passage) render(r *rng, n int) string {
 		out.WriteString("Question: " + a.question + "\nAnswer: " + a.answer)
 	}
 	return out.String()
+}
+
+// header is now and then a nonce word: a new header should not throw the reader off.
+func header(r *rng) string {
+	if r.percent(10) {
+		return capital(nonce(r)) + ": "
+	}
+	return pick(r, headers)
 }
 
 // capital upper-cases the first letter (ASCII: the world has no other).
