@@ -6,8 +6,9 @@ import (
 	"lorad/engine/kernel"
 )
 
-// queryBlock is how many queries are scored at once: their scores over all keys they may see fit in the cache.
-const queryBlock = 64
+// queryBlock is how many queries are scored at once. Larger blocks make better products; smaller ones compute fewer scores that
+// the causal mask then drops. At 30 to 256 tokens 32 costs 5% less per step than 64.
+const queryBlock = 32
 
 // attend computes causal attention of a pass, one (sequence, key-value head) at a time. q and the new rows of k are rotated in place.
 // Without a cache, keys are the sequence's own rows; with one, k and v hold all positions of the one sequence.

@@ -35,8 +35,8 @@ func (m *Model[T]) forward(l *linear[T], rows, row0 int, x, y, u []T, acc bool) 
 	m.ops.Gemm(false, true, rows, l.out, m.rank, u, m.rank, l.b.data, m.rank, y, l.out, true)
 }
 
-// backward takes dy[rows,out], adds nothing to the gradients it does not need, and writes dx[rows,in] (or adds to it, if acc), unless dx is
-// nil. more: rows of this layer came before in this step, so gradients of parameters are added to.
+// backward takes dy[rows,out], and x and u as the forward pass had them. It writes dx[rows,in] (adds to it, if acc) unless dx is nil, and
+// the gradients of trainable tensors; it adds to those if more, that is if other rows of the layer came before in this step.
 func (m *Model[T]) backward(l *linear[T], rows, row0 int, x, u, dy, dx []T, acc, more bool) {
 	g := m.buf.grad
 	if gw := l.w.grad(g); gw != nil {

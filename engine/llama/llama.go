@@ -108,6 +108,8 @@ func check(cfg model.Config, ad Adapter) error {
 		return bad("num_attention_heads, num_key_value_heads", []int{cfg.NumHeads, cfg.NumKVHeads})
 	case cfg.HeadDim < 2 || cfg.HeadDim%2 != 0:
 		return bad("head_dim", cfg.HeadDim)
+	case !(cfg.RopeTheta > 0):
+		return bad("rope_theta", cfg.RopeTheta)
 	case ad.Full && ad.LoRA != nil:
 		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
 	case ad.LoRA != nil:
