@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lorad/allreduce"
+	"lorad/allreduce/tcp"
 	"lorad/engine"
 	"lorad/job"
 	"lorad/node/recipe"
@@ -272,7 +273,10 @@ func failure(err error) step.Failed {
 	f := step.Failed{Detail: err.Error()}
 	var link *linkError
 	var abort *allreduce.AbortError
+	var unreached *tcp.ConnectError
 	switch {
+	case errors.As(err, &unreached):
+		f.Link, f.Suspect = true, unreached.Member
 	case errors.As(err, &link):
 		f.Link, f.Suspect = true, link.suspect
 	case errors.As(err, &abort):

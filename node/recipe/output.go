@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,11 @@ func (r *Recipe) writeAdapter(dir string, t engine.Trainer, base string) error {
 // writeFull stores the weights as bf16, the type that models of this kind are passed around in; the f32 masters are
 // in the checkpoint's state.bin.
 func (r *Recipe) writeFull(dir string, t engine.Trainer) error {
-	return model.WriteFolder(dir, r.Base, tensors(t, safetensors.BF16))
+	base, err := fs.Sub(r.inputs, BaseDir)
+	if err != nil {
+		return err
+	}
+	return model.WriteFolder(dir, r.Base.Config(), tensors(t, safetensors.BF16), base)
 }
 
 func tensors(t engine.Trainer, as safetensors.DType) []safetensors.Tensor {

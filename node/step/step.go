@@ -46,6 +46,11 @@ type Plan struct {
 	Eval      bool                  // there is something to evaluate on
 }
 
+// EvalAfter says whether the validation loss is taken after `done` steps.
+func (p Plan) EvalAfter(done uint64) bool {
+	return p.Eval && (done == p.Steps || p.EvalEvery > 0 && done%p.EvalEvery == 0)
+}
+
 // Position is what members compare in Sync.
 type Position struct {
 	Done      uint64 // steps applied
@@ -348,7 +353,7 @@ func (m *Machine) next() []Action {
 func (m *Machine) work(gen uint64) []Action {
 	last := m.done == m.plan.Steps
 	switch {
-	case m.evalDue(last):
+	case m.evalDue():
 		return m.start(Evaluate{Generation: gen, Done: m.done})
 	case m.saveDue(last):
 		return m.start(Save{Done: m.done})
@@ -367,11 +372,8 @@ func (m *Machine) work(gen uint64) []Action {
 	return m.start(Reduce{Generation: gen, Done: m.done, VoteStop: m.stop})
 }
 
-func (m *Machine) evalDue(last bool) bool {
-	if !m.plan.Eval || m.evaluated >= m.done {
-		return false
-	}
-	return last || (m.plan.EvalEvery > 0 && m.done%m.plan.EvalEvery == 0)
+func (m *Machine) evalDue() bool {
+	return m.evaluated < m.done && m.plan.EvalAfter(m.done)
 }
 
 func (m *Machine) saveDue(last bool) bool {

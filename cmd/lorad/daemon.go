@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"lorad/allreduce"
+	"lorad/allreduce/tcp"
+	"lorad/coordinator"
+	"lorad/embedded"
+	"lorad/node"
+	"lorad/proto"
+	"lorad/transport"
+)
+
+// daemonConfig is what a node process is told on the command line.
+type daemonConfig struct {
+	Dir       string
+	Name      string
+	Bind      string
+	Advertise string
+	Threads   int
+	Bootstrap bool // make a new cluster if the directory has none
+	Join      string
+	Token     string
+	Log       *slog.Logger
+}
+
+// daemon is one running node: the coordinator's part and the worker's part over one listener and one dialer.
+type daemon struct {
+	coordinator *coordinator.Coordinator
+	node        *node.Node
+	release     []func() // the last first
+	once        sync.Once
+}
+
+const readyTimeout = 30 * time.Second
+
+// startDaemon starts a node and returns when it is part of its cluster.
+func startDaemon(ctx context.Context, cfg daemonConfig) (*daemon, error) {
+	d := &daemon{}
+	if err := d.open(ctx, cfg); err != nil {
+		d.close()
+		return nil, err
+	}
+	ready, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := d.coordinator.Ready(ready); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
+	local, err := transport.ListenLocal(cfg.Dir) // first: it also keeps a second node out of the directory
+	if err != nil {
+		return err
+	}
+	d.undo(func() { local.Close() })
+	facts := facts(cfg)
+	creds, err := credentials(ctx, cfg, facts)
+	if err != nil {
+		return err
+	}
+	mux, err := transport.Config{Bind: cfg.Bind, Advertise: cfg.Advertise, Identity: creds.Identity}.Listen()
+	if err != nil {
+		return err
+	}
+	d.undo(func() { mux.Close() })
+	dialer := transport.NewDialer(creds.Identity)
+	d.undo(func() { dialer.Close() })
+	registry := tcp.NewRegistry(creds.Node.Id, peerID)
+	go registry.Serve(mux.Listener(transport.Reduce))
+	d.undo(func() { registry.Close() })
+
+	late := &lateControl{}
+	d.node, err = node.New(node.Config{
+		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(),
+		Control: late, Peers: late, Rings: &rings{registry, dialer, late}, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	d.coordinator, err = coordinator.Open(coordinator.Config{
+		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log,
+		Prepare: d.node.Prepare, Peer: d.node,
+	})
+	if err != nil {
+		return err
+	}
+	d.undo(func() { d.coordinator.Close() })
+	late.Coordinator = d.coordinator
+	d.work()
+	return nil
+}
+
+// work runs the node until the daemon is closed.
+func (d *daemon) work() {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); d.node.Run(ctx) }()
+	d.undo(func() { stop(); <-done })
+}
+
+func (d *daemon) undo(f func()) { d.release = append(d.release, f) }
+
+// close stops everything in the reverse order of its start. It may be called more than once.
+func (d *daemon) close() {
+	d.once.Do(func() {
+		for i := len(d.release) - 1; i >= 0; i-- {
+			d.release[i]()
+		}
+	})
+}
+
+// credentials are those of the directory, or new ones: of a new cluster, or from the node to join.
+func credentials(ctx context.Context, cfg daemonConfig, facts *proto.Node) (*coordinator.Credentials, error) {
+	creds, err := coordinator.Load(cfg.Dir)
+	if err == nil {
+		return creds, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	switch {
+	case cfg.Join != "":
+		return coordinator.Join(ctx, cfg.Dir, cfg.Join, cfg.Token, facts)
+	case cfg.Bootstrap:
+		return coordinator.Create(cfg.Dir)
+	}
+	return nil, &exitError{exitNotFound, fmt.Errorf("this machine is in no cluster yet (%s); lorad up makes one, lorad join enters one", cfg.Dir)}
+}
+
+func facts(cfg daemonConfig) *proto.Node {
+	name := cfg.Name
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	return &proto.Node{
+		Name: name, Addr: cfg.Bind, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: "cpu", Version: version(),
+	}
+}
+
+// memory is the machine's memory in bytes, 0 if the system does not say.
+func memory() uint64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var kib uint64
+	for _, line := range strings.Split(string(text), "\n") {
+		if n, _ := fmt.Sscanf(line, "MemTotal: %d kB", &kib); n == 1 {
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+func peerID(c net.Conn) (string, bool) {
+	t, ok := c.(*transport.Conn)
+	if !ok {
+		return "", false
+	}
+	return t.Peer().NodeID, true
+}
+
+// lateControl is the coordinator for a node that has to exist before it; Run starts only when it is there.
+type lateControl struct{ *coordinator.Coordinator }
+
+// rings builds the ring of a generation over the one listener and the one dialer.
+type rings struct {
+	registry *tcp.Registry
+	dialer   *transport.Dialer
+	control  *lateControl
+}
+
+// connectTimeout bounds how long a member waits for the others of its generation; the coordinator then decides anew.
+const connectTimeout = 20 * time.Second
+
+func (r *rings) Connect(ctx context.Context, run string, generation uint64, members []string, self string) (*allreduce.Group, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	h := fnv.New64a()
+	h.Write([]byte(run))
+	c := tcp.Config{Run: h.Sum64(), Generation: generation, Rank: -1, Accept: r.registry, Dial: r.dial}
+	addrs := map[string]string{}
+	for _, n := range r.control.Nodes() {
+		addrs[n.Id] = n.Addr
+	}
+	for i, id := range members {
+		c.Members = append(c.Members, tcp.Member{ID: id, Addr: addrs[id]})
+		if id == self {
+			c.Rank = i
+		}
+	}
+	return tcp.Connect(ctx, c)
+}
+
+func (r *rings) dial(ctx context.Context, m tcp.Member) (net.Conn, error) {
+	return r.dialer.DialNode(ctx, m.Addr, m.ID, transport.Reduce)
+}

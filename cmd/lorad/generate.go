@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"lorad/embedded"
+	"lorad/engine"
+	"lorad/infer"
+	"lorad/node"
+)
+
+type generateCmd struct {
+	Prompt      string  `arg:"" help:"Text to continue; - reads it from standard input."`
+	Adapter     string  `type:"existingdir" help:"PEFT adapter folder." placeholder:"DIR"`
+	BaseModel   string  `default:"embedded" help:"Hugging Face folder, or embedded." placeholder:"DIR"`
+	MaxNew      int     `default:"64" help:"Tokens to add at most."`
+	Temperature float64 `default:"0" help:"0 is greedy."`
+	TopP        float64 `default:"1" help:"Nucleus sampling."`
+	Seed        uint64  `default:"0" help:"Of the sampling."`
+	Threads     int     `help:"Threads (default: all cores)." placeholder:"N"`
+}
+
+func (g generateCmd) Run(a *app) error {
+	prompt := g.Prompt
+	if prompt == "-" {
+		in, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))
+		if err != nil {
+			return err
+		}
+		prompt = string(in)
+	}
+	m, err := infer.Open(baseFolder(g.BaseModel), adapterFolder(g.Adapter), g.Threads)
+	if err != nil {
+		return usage(err)
+	}
+	text, err := m.Complete(prompt, engine.Sampling{MaxNew: g.MaxNew, Temperature: g.Temperature, TopP: g.TopP, Seed: g.Seed})
+	if err != nil {
+		return err
+	}
+	return a.print(map[string]string{"prompt": prompt, "completion": text}, func(w io.Writer) { fmt.Fprintln(w, text) })
+}
+
+func baseFolder(name string) fs.FS {
+	if name == node.EmbeddedBase {
+		return embedded.Base()
+	}
+	return os.DirFS(name)
+}
+
+func adapterFolder(name string) fs.FS {
+	if name == "" {
+		return nil
+	}
+	return os.DirFS(name)
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"lorad/proto"
+)
+
+// tokenEnv gives a join token without showing it in the list of processes.
+const tokenEnv = "LORAD_TOKEN"
+
+// daemonFlags are common to lorad up and lorad join.
+type daemonFlags struct {
+	Name             string `help:"Name of this node (default: the host name)."`
+	Bind             string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
+	Advertise        string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
+	Threads          int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
+	UntilStdinCloses bool   `hidden:"" help:"End when standard input closes: for programs that start a node as a child."`
+}
+
+func (f daemonFlags) config(a *app) daemonConfig {
+	return daemonConfig{Dir: a.dir, Name: f.Name, Bind: f.Bind, Advertise: f.Advertise, Threads: f.Threads, Log: a.log}
+}
+
+type upCmd struct {
+	daemonFlags
+	TokenUses uint32        `default:"1" help:"How many nodes may join with the token that is printed."`
+	TokenTTL  time.Duration `default:"1h" name:"token-ttl" help:"How long it is valid."`
+}
+
+func (u upCmd) Run(a *app) error {
+	cfg := u.config(a)
+	cfg.Bootstrap = true
+	return serve(a, cfg, u.UntilStdinCloses, func(c *client) error {
+		ctx, cancel := context.WithTimeout(a.ctx, readyTimeout)
+		defer cancel()
+		t, err := c.CreateToken(ctx, &proto.CreateTokenRequest{Uses: u.TokenUses, TtlMs: u.TokenTTL.Milliseconds(), Voter: true})
+		if err != nil {
+			return err
+		}
+		return a.print(started{Addr: t.Addr, Token: t.Token}, func(w io.Writer) {
+			fmt.Fprintf(w, "this node is up at %s\n", t.Addr)
+			printJoin(w, t, u.TokenUses, u.TokenTTL)
+			fmt.Fprintf(w, "\ntrain with:  lorad train job.yaml      (lorad example > job.yaml writes one to start from)\nCtrl-C stops this node; lorad up starts it again where it was\n")
+		})
+	})
+}
+
+func printJoin(w io.Writer, t *proto.CreateTokenReply, uses uint32, ttl time.Duration) {
+	fmt.Fprintf(w, "on another machine, within %s (%d use%s):\n\n  lorad join %s --token %s\n", ttl, uses, plural(uses), t.Addr, t.Token)
+	if host, _, err := net.SplitHostPort(t.Addr); err == nil {
+		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+			fmt.Fprintln(w, "\n(that address works on this machine only; give --bind or --advertise an address that the others reach)")
+		}
+	}
+}
+
+func plural(n uint32) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+type joinCmd struct {
+	daemonFlags
+	Addr  string `arg:"" help:"host:port of any node of the cluster."`
+	Token string `env:"LORAD_TOKEN" help:"Join token; better in the environment variable LORAD_TOKEN, which other users of the machine cannot read."`
+}
+
+func (j joinCmd) Run(a *app) error {
+	if j.Token == "" {
+		return usage(errors.New("lorad join needs a token: lorad token create on a node of the cluster makes one"))
+	}
+	cfg := j.config(a)
+	cfg.Join, cfg.Token = j.Addr, j.Token
+	return serve(a, cfg, j.UntilStdinCloses, func(c *client) error {
+		reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
+		if err != nil {
+			return err
+		}
+		s := started{}
+		for _, n := range reply.Nodes {
+			if n.Self {
+				s.Addr = n.Node.Addr
+			}
+		}
+		return a.print(s, func(w io.Writer) {
+			fmt.Fprintf(w, "joined: this node is up at %s, in a cluster of %d\nCtrl-C stops it; lorad up starts it again\n", s.Addr, len(reply.Nodes))
+		})
+	})
+}
+
+// serve runs a node until it is told to stop.
+func serve(a *app, cfg daemonConfig, untilStdinCloses bool, announce func(*client) error) error {
+	d, err := startDaemon(a.ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	c, err := dial(a.ctx, a.dir)
+	if err != nil {
+		return err
+	}
+	err = announce(c)
+	c.Close()
+	if err != nil {
+		return err
+	}
+	if untilStdinCloses {
+		ended := make(chan struct{})
+		go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
+		select {
+		case <-a.ctx.Done():
+		case <-ended:
+		}
+		return nil
+	}
+	<-a.ctx.Done()
+	fmt.Fprintln(os.Stderr, "stopping")
+	return nil
+}
