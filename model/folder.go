@@ -111,13 +111,16 @@ func (f *Folder) Tensor(name string) (data []float32, shape []int, err error) {
 	return f.weights.tensor(name)
 }
 
-// Tokenizer loads tokenizer.json, with the special tokens that tokenizer_config.json names.
+// Tokenizer loads tokenizer.json, with the special tokens that tokenizer_config.json names, or else special_tokens_map.json.
 func (f *Folder) Tokenizer() (*tokenizer.Tokenizer, error) {
 	data, err := readFile(f.fsys, "tokenizer.json")
 	if err != nil {
 		return nil, fmt.Errorf("open tokenizer: %w; save the tokenizer with a fast tokenizer class", err)
 	}
 	config, err := readFile(f.fsys, "tokenizer_config.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		config, err = readFile(f.fsys, "special_tokens_map.json")
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open tokenizer: %w", err)
 	}
