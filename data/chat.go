@@ -38,7 +38,8 @@ type Template struct {
 
 // NewTemplate compiles a chat template; the empty one is PlainTemplate. bos and eos are the texts of the tokens
 // ("" = none). date is what strftime_now tells the template.
-func NewTemplate(source, bos, eos string, date time.Time) (*Template, error) {
+func NewTemplate(source, bos, eos string, date time.Time) (t *Template, err error) {
+	defer recovered(&err)
 	if source == "" {
 		source = PlainTemplate
 	}
@@ -46,14 +47,14 @@ func NewTemplate(source, bos, eos string, date time.Time) (*Template, error) {
 	c.TrimBlocks, c.LeftStripBlocks = true, true
 	source = generationTag.ReplaceAllString(source, "{%$1 if true $2%}")
 	source = endGenerationTag.ReplaceAllString(source, "{%$1 endif $2%}")
-	t, err := exec.NewTemplate(templateName, c, soleTemplate(source), environment(date))
+	compiled, err := exec.NewTemplate(templateName, c, soleTemplate(source), environment(date))
 	if err != nil {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner // the outer one repeats the whole template
 		}
 		return nil, fmt.Errorf("chat template: syntax that is wrong or not supported: %w; rewrite it there, or remove the template", err)
 	}
-	return &Template{t, bos, eos}, nil
+	return &Template{compiled, bos, eos}, nil
 }
 
 // {% generation %} marks the assistant's words for Hugging Face and writes nothing: it is a block like any other.
@@ -64,11 +65,7 @@ var (
 
 // Render writes a conversation; generation adds the heading of the assistant's next turn.
 func (t *Template) Render(messages []Message, generation bool) (text string, err error) {
-	defer func() { // other people's programs in somebody's interpreter
-		if r := recover(); r != nil {
-			err = fmt.Errorf("chat template: %v", r)
-		}
-	}()
+	defer recovered(&err)
 	turns := make([]any, len(messages))
 	for i, m := range messages {
 		turn := map[string]any{"role": m.Role, "content": m.Content}
@@ -86,6 +83,13 @@ func (t *Template) Render(messages []Message, generation bool) (text string, err
 		return "", fmt.Errorf("chat template: %w", err)
 	}
 	return out.text.String(), nil
+}
+
+// recovered makes an error of a panic: other people's programs in somebody's interpreter.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("chat template: the interpreter panicked: %v", r)
+	}
 }
 
 // environment is gonja's without chance, and with what Hugging Face adds.

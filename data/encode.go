@@ -8,7 +8,7 @@ import (
 	"lorad/engine"
 )
 
-// Tokenizer is what this package needs of one (model/tokenizer.Tokenizer is one).
+// Tokenizer is what this package needs of one (model/tokenizer.Tokenizer is one). It is used by many goroutines.
 type Tokenizer interface {
 	Encode(text string, addSpecial bool) []int32
 	Piece(id int32) string // raw text of a token, "" when there is none
@@ -18,7 +18,7 @@ type Tokenizer interface {
 
 // Encoder turns texts into the token sequences that a model is trained on and prompted with: the tokens that the
 // post-processor puts in front are there exactly once. Prompting a tuned model through another path than this one
-// shows it something it was not trained on. It is safe for concurrent use if its Tokenizer is.
+// shows it something it was not trained on. It is safe for concurrent use.
 type Encoder struct {
 	tok      Tokenizer
 	front    []int32 // what the post-processor writes before a text: usually BOS or nothing

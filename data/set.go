@@ -86,58 +86,110 @@ func Build(files []Source, opt Options, tok Tokenizer, chatTemplate string) (Set
 }
 
 type builder struct {
-	opt Options
-	enc *Encoder
-	set Set
+	opt    Options
+	enc    *Encoder
+	set    Set
+	format string // of the first line of the file that is being read
+	first  int    // its number
 }
 
-// source appends the examples of one file. The first line decides the format; a file that changes it is refused.
+// source appends the examples of one file.
 func (b *builder) source(s Source) error {
-	fields := s.Fields.withDefaults()
-	format, found := s.Format, 0
-	return eachLine(s, func(number int, text []byte) error {
-		l, err := parseLine(text)
-		if err != nil {
-			return err
-		}
-		if s.Format == "" || s.Format == Auto {
-			now, err := detect(l, fields)
-			if err != nil {
-				return err
-			}
-			if found == 0 {
-				format, found = now, number
-			} else if now != format {
-				return fmt.Errorf("mixed formats: this line is %s, line %d was %s; put them into files of their own", now, found, format)
+	s.Fields = s.Fields.withDefaults()
+	b.format, b.first = "", 0
+	return eachBlock(s, func(block []numbered) error {
+		outcomes := make([]outcome, len(block))
+		parallel(len(block), func(i int) { outcomes[i] = b.prepare(s, block[i]) })
+		for i, o := range outcomes {
+			if err := b.take(s, block[i].number, o); err != nil {
+				return fmt.Errorf("read data %s:%d: %w", s.Name, block[i].number, err)
 			}
 		}
-		return b.line(s, fmt.Sprintf("%s:%d", s.Name, number), l, format, fields)
+		return nil
 	})
 }
 
-func (b *builder) line(s Source, id string, l line, format string, f Fields) error {
-	b.set.Report.Records++
-	r, err := l.read(format, f)
-	if err != nil {
-		return err
+// outcome is what became of a line.
+type outcome struct {
+	format  string
+	example Example
+	fate    fate
+	warning string
+	err     error
+}
+
+type fate int
+
+const (
+	whole fate = iota
+	truncated
+	tooLong
+)
+
+// prepare makes an example of a line. It depends on nothing but the line, so lines are prepared in parallel.
+func (b *builder) prepare(s Source, n numbered) (o outcome) {
+	var l line
+	if l, o.err = parseLine(n.text); o.err != nil {
+		return o
 	}
-	p, err := b.enc.format(r)
-	if err != nil {
-		return err
+	if o.format = s.Format; o.format == "" || o.format == Auto {
+		if o.format, o.err = detect(l, s.Fields); o.err != nil {
+			return o
+		}
 	}
-	b.warn(p.warning)
-	ex := Example{ID: id, Prompt: p.prompt, Completion: p.completion}
-	if ex.Difficulty, err = b.difficulty(l, r, f); err != nil {
-		return err
-	}
+	o.example.ID = fmt.Sprintf("%s:%d", s.Name, n.number)
 	if l.has("task") {
-		ex.Task, _ = l.text("task", true) // a task that is no string is some other column
+		o.example.Task, _ = l.text("task", true) // a task that is no string is some other column
 	}
-	keep, err := b.fit(&ex, p)
-	if keep {
-		b.put(ex, s.HeldOut)
+	b.fill(&o, l, s.Fields)
+	return o
+}
+
+// fill formats and tokenises the record.
+func (b *builder) fill(o *outcome, l line, f Fields) {
+	var r record
+	var p passage
+	if r, o.err = l.read(o.format, f); o.err != nil {
+		return
 	}
-	return err
+	if o.example.Difficulty, o.err = b.difficulty(l, r, f); o.err != nil {
+		return
+	}
+	if p, o.err = b.enc.format(r); o.err != nil {
+		return
+	}
+	o.warning, o.example.Prompt, o.example.Completion = p.warning, p.prompt, p.completion
+	o.fate, o.err = b.fit(&o.example, p)
+}
+
+// take adds the outcome of the next line. The first line decides the format; a file that changes it is refused.
+func (b *builder) take(s Source, number int, o outcome) error {
+	r := &b.set.Report
+	switch {
+	case o.err != nil:
+		return o.err
+	case b.first == 0:
+		b.format, b.first = o.format, number
+	case o.format != b.format:
+		return fmt.Errorf("mixed formats: this line is %s, line %d was %s; put them into files of their own", o.format, b.first, b.format)
+	}
+	r.Records++
+	b.warn(o.warning)
+	switch {
+	case o.fate == tooLong:
+		r.TooLong++
+		return nil
+	case o.fate == truncated:
+		r.Truncated++
+	}
+	if o.example.Labelled() == 0 {
+		r.Unlabelled++
+	} else if s.HeldOut {
+		b.set.Val = append(b.set.Val, o.example)
+	} else {
+		b.set.Train = append(b.set.Train, o.example)
+	}
+	return nil
 }
 
 func (b *builder) difficulty(l line, r record, f Fields) (float64, error) {
@@ -151,34 +203,20 @@ func (b *builder) difficulty(l line, r record, f Fields) (float64, error) {
 	return l.number(column)
 }
 
-// fit tokenises the passage and applies the length policy. It reports whether anything is left to learn.
-func (b *builder) fit(ex *Example, p passage) (bool, error) {
+// fit tokenises the passage and applies the length policy.
+func (b *builder) fit(ex *Example, p passage) (f fate, err error) {
 	ids, learnt := b.enc.tokens(p, b.opt.TrainOnInputs)
 	if limit := b.opt.SequenceLen; limit > 0 && len(ids) > limit {
 		switch b.opt.Excess {
 		case Raise:
-			return false, fmt.Errorf("too long: %d tokens, sequence_len is %d; raise it, or set excess_length_strategy to truncate or drop", len(ids), limit)
+			return f, fmt.Errorf("too long: %d tokens, sequence_len is %d; raise it, or set excess_length_strategy to truncate or drop", len(ids), limit)
 		case Drop:
-			b.set.Report.TooLong++
-			return false, nil
+			return tooLong, nil
 		}
-		b.set.Report.Truncated++
-		ids, learnt = slices.Clip(ids[:limit]), learnt[:limit]
+		f, ids, learnt = truncated, slices.Clone(ids[:limit]), learnt[:limit] // a clone lets go of the rest
 	}
 	ex.Tokens, ex.Labels = ids, shift(ids, learnt)
-	if ex.Labelled() == 0 {
-		b.set.Report.Unlabelled++
-		return false, nil
-	}
-	return true, nil
-}
-
-func (b *builder) put(ex Example, heldOut bool) {
-	if heldOut {
-		b.set.Val = append(b.set.Val, ex)
-	} else {
-		b.set.Train = append(b.set.Train, ex)
-	}
+	return f, nil
 }
 
 func (b *builder) warn(text string) {

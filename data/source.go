@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -29,8 +32,53 @@ type Fields struct {
 	Difficulty                                   string // numeric column; overrides Options.Difficulty for this file
 }
 
-// eachLine calls f with the lines of a source that are not blank, numbered from 1. The slice is f's to keep until it
-// returns. Errors name file:line.
+// numbered is a line of a file, counted from 1.
+type numbered struct {
+	number int
+	text   []byte
+}
+
+// A block of lines is as much as is worth preparing in parallel, and little enough to hold in memory.
+const (
+	blockLines = 256
+	blockBytes = 8 << 20
+)
+
+// eachBlock calls f with consecutive lines of a source that are not blank, a block at a time.
+func eachBlock(s Source, f func([]numbered) error) error {
+	var block []numbered
+	bytes := 0
+	err := eachLine(s, func(number int, line []byte) error {
+		block, bytes = append(block, numbered{number, line}), bytes+len(line)
+		if len(block) < blockLines && bytes < blockBytes {
+			return nil
+		}
+		err := f(block)
+		block, bytes = nil, 0
+		return err
+	})
+	if err == nil && len(block) > 0 {
+		err = f(block)
+	}
+	return err
+}
+
+// parallel runs f(0) to f(n-1) on all cores; f(i) writes only what is i's.
+func parallel(n int, f func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// eachLine calls f with the lines of a source that are not blank, counted from 1. The slice is f's to keep. Errors
+// of reading name file:line.
 func eachLine(s Source, f func(number int, line []byte) error) error {
 	r, err := s.Open()
 	if err != nil {
@@ -49,7 +97,7 @@ func eachLine(s Source, f func(number int, line []byte) error) error {
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			if err := f(n, line); err != nil {
-				return fmt.Errorf("read data %s:%d: %w", s.Name, n, err)
+				return err
 			}
 		}
 		if end {
