@@ -120,6 +120,9 @@ func retryable(err error) bool {
 
 // noQuorum says what the caller waited for in vain.
 func (c *Coordinator) noQuorum(ctx context.Context, last error) error {
+	asking, cancel := context.WithTimeout(c.ctx, pingTimeout) // the caller's time is over, and gossip is slow to notice
+	defer cancel()
+	c.ping(asking, ids(c.Nodes()))
 	voters, reachable := c.voters()
 	if reachable > voters/2 {
 		return fmt.Errorf("ask leader: %w (%w)", last, ctx.Err())

@@ -20,14 +20,14 @@ const (
 
 // lead waits to be elected and leads as long as that lasts, again and again.
 func (c *Coordinator) lead(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
+		if c.raft.State() == raft.Leader {
+			c.reign(ctx)
+		}
 		select {
 		case <-ctx.Done():
-			return
-		case elected := <-c.raft.LeaderCh():
-			if elected {
-				c.reign(ctx)
-			}
+		case <-c.raft.LeaderCh():
+		case <-time.After(time.Second): // a reign may have failed to begin
 		}
 	}
 }
@@ -77,7 +77,7 @@ func (r reign) found() error {
 // step looks once at everything and does what there is to do.
 func (r reign) step(ctx context.Context) {
 	view := r.fsm.view()
-	r.reconcile(view)
+	r.reconcile(ctx, view)
 	r.probe(ctx, view.Runs)
 	live := r.gossip.liveness(ids(view.Nodes))
 	for _, d := range sched.Next(view, live, r.now().UnixMilli()) {
@@ -150,12 +150,12 @@ func ids(nodes []*proto.Node) []string {
 }
 
 // reconcile makes one change that brings Raft's configuration closer to the recorded nodes.
-func (r reign) reconcile(view sched.View) {
+func (r reign) reconcile(ctx context.Context, view sched.View) {
 	f := r.raft.GetConfiguration()
 	if f.Error() != nil {
 		return
 	}
-	change, what := r.nextChange(view.Nodes, f.Configuration().Servers)
+	change, what := r.nextChange(ctx, view.Nodes, f.Configuration().Servers)
 	if change == nil {
 		return
 	}
@@ -167,7 +167,7 @@ func (r reign) reconcile(view sched.View) {
 }
 
 // nextChange is the most urgent change: out with the removed, in with the new, then move, then promote.
-func (r reign) nextChange(nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
+func (r reign) nextChange(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
 	removed := read(r.fsm, func(m *state.Machine) func(raft.Server) bool {
 		return func(s raft.Server) bool { return m.Removed(string(s.ID)) }
 	})
@@ -189,11 +189,12 @@ func (r reign) nextChange(nodes []*proto.Node, servers []raft.Server) (func() ra
 			return func() raft.IndexFuture { return r.raft.AddNonvoter(id, addr, 0, proposeTimeout) }, n.Name + " has moved"
 		}
 	}
-	return r.promotion(nodes, servers)
+	return r.promotion(ctx, nodes, servers)
 }
 
-// promotion makes a live non-voter a voter if that leads to an odd number of voters.
-func (r reign) promotion(nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
+// promotion makes a live non-voter a voter if that leads to an odd number of voters. It must answer first: a second
+// voter that is gone would be a quorum lost.
+func (r reign) promotion(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
 	voters, ready := 0, []*proto.Node(nil)
 	for _, s := range servers {
 		i := slices.IndexFunc(nodes, func(n *proto.Node) bool { return n.Id == string(s.ID) })
@@ -209,6 +210,9 @@ func (r reign) promotion(nodes []*proto.Node, servers []raft.Server) (func() raf
 		return nil, ""
 	}
 	n := ready[0]
+	if r.ping(ctx, []string{n.Id}); !r.gossip.alive(n.Id) {
+		return nil, ""
+	}
 	id, addr := raft.ServerID(n.Id), raft.ServerAddress(r.addr(n.Id))
 	return func() raft.IndexFuture { return r.raft.AddVoter(id, addr, 0, proposeTimeout) }, n.Name + " votes"
 }

@@ -2,9 +2,11 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strings"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -98,7 +100,7 @@ func (s coordination) Apply(ctx context.Context, cmd *proto.Command) (*proto.App
 		return nil, err
 	}
 	reply, err := s.c.propose(cmd)
-	if err != nil && retryable(err) {
+	if err != nil && (retryable(err) || errors.Is(err, raft.ErrRaftShutdown)) {
 		return nil, status.Errorf(codes.Unavailable, "node %s: %v", s.c.id, err)
 	}
 	return reply, err

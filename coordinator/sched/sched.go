@@ -113,6 +113,9 @@ func (p planner) start(busy string) Decision {
 	if !p.provided(members) {
 		return wait("waits for a node that has its inputs: %s", p.names(p.providers()))
 	}
+	if p.run.Lease != nil {
+		return p.grant(members, "goes on with %s", p.names(members))
+	}
 	return p.grant(members, "starts on %s", p.names(members))
 }
 

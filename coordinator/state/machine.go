@@ -119,7 +119,7 @@ func (m *Machine) freeName(n *proto.Node) string {
 	for _, o := range m.nodes {
 		taken[o.Name] = taken[o.Name] || o.Id != n.Id
 	}
-	if old := m.nodes[n.Id]; old != nil && numbered(old.Name, want) {
+	if old := m.nodes[n.Id]; old != nil && Named(old.Name, want) {
 		return old.Name // it was given that number before
 	}
 	name := want
@@ -129,8 +129,8 @@ func (m *Machine) freeName(n *proto.Node) string {
 	return name
 }
 
-// numbered reports whether name is want, or want with a number that freeName added.
-func numbered(name, want string) bool {
+// Named reports whether a recorded name is the one that the node wants, or that with a number to make it unique.
+func Named(name, want string) bool {
 	rest, ok := strings.CutPrefix(name, want)
 	return ok && (rest == "" || len(rest) > 1 && rest[0] == '-' && strings.Trim(rest[1:], "0123456789") == "")
 }
