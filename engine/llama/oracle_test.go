@@ -8,8 +8,10 @@ import (
 	"testing"
 
 	"lorad/engine"
+	"lorad/engine/cpu"
 	"lorad/engine/kernel"
 	"lorad/engine/llama"
+	"lorad/engine/optim"
 	"lorad/model"
 	"lorad/model/peft"
 	"lorad/model/safetensors"
@@ -22,6 +24,7 @@ type recorded struct {
 	Labels [][]int32 `json:"labels"`
 	Loss   float64   `json:"loss"`
 	LoRA   float64   `json:"adapter_loss"`
+	Curve  []float64 `json:"curve"`
 }
 
 // Tensor makes the recorded weights a llama.Weights.
@@ -156,6 +159,30 @@ func compareIn[T kernel.Float](t *testing.T, r *recorded, cfg model.Config, ad l
 		want := r.tensor(t, grads+w.Name)
 		if e := distance(grad[w.Offset:w.Offset+w.Len()], want); !(e < 1e-4) {
 			t.Errorf("%s%s: ||got-want||/||want|| = %.2g, want less than 1e-4", grads, w.Name, e)
+		}
+	}
+}
+
+// TestLossCurve trains the recorded adapter with our AdamW and follows the losses of torch's, step by step.
+func TestLossCurve(t *testing.T) {
+	for _, name := range []string{"tied", "llama3"} {
+		r := load(t, name)
+		cfg, lc := oracleConfig(name)
+		m := mustNew(t, cfg, r, llama.Adapter{LoRA: lc, Init: r.adapter(t)}, cpu.New(2))
+		b, p := r.batch(), m.Params()
+		g, m1, m2 := make([]float32, len(p)), make([]float32, len(p)), make([]float32, len(p))
+		adamw := optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01}
+		n := float64(b.Labelled())
+		for i, want := range r.Curve {
+			sum, err := m.Gradient(b, float32(1/n), engine.Key{}, g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := sum / n; math.Abs(got-want) > 1e-4*want {
+				t.Errorf("%s, step %d: loss per token %.6f, torch has %.6f", name, i, got, want)
+			}
+			adamw.Step(p, g, m1, m2, 1e-2, i+1)
+			m.Changed()
 		}
 	}
 }

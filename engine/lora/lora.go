@@ -22,7 +22,8 @@ func InitA[T kernel.Float](a []T, in int, seed uint64, name string) {
 	})
 }
 
-// InitNormal fills w with N(0, std^2) by Box and Muller's transform.
+// InitNormal fills w with N(0, std^2) by Box and Muller's transform. Logarithm and sine are the machine's own, so another kind of
+// processor may differ in the last bit: a fresh model is made once and copied, unlike InitA's values, which are the same everywhere.
 func InitNormal[T kernel.Float](w []T, std float64, seed uint64, name string) {
 	p := NewPhilox(seed ^ Name(name))
 	for i := 0; i < len(w); i += 2 {

@@ -2,6 +2,7 @@
 
 Needs a venv with torch, transformers, peft and safetensors. Writes engine/llama/testdata/NAME.{json,safetensors}:
 weights/*, adapter/*, logits (base), adapter_logits, full_grad/* (base, all weights trained) and adapter_grad/*.
+The .json also has the loss per labelled token of each of ten steps of torch's AdamW on the adapter.
 Labels are already shifted (labels[i] is the token to predict at position i; -100 carries no loss); losses are sums in nats.
 
     python scripts/oracle/llama_grads.py engine/llama/testdata
@@ -56,6 +57,21 @@ def logits_of(model, tokens):
         return model(input_ids=tokens[0][None]).logits[0].contiguous()
 
 
+def train(model, tokens, labels):
+    """Ten steps at a constant learning rate; the loss of each, before its update."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    labelled = sum((l != -100).sum().item() for l in labels)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = loss_of(model, tokens, labels) / labelled
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def record(name, extra, adapter, out):
     torch.manual_seed(sum(map(ord, name)))
     cfg = LlamaConfig(**SHAPE, **extra)
@@ -83,7 +99,7 @@ def record(name, extra, adapter, out):
 
     save_file(tensors, out / f"{name}.safetensors")
     facts = dict(tokens=[t.tolist() for t in tokens], labels=[l.tolist() for l in labels], loss=loss.item(),
-                 adapter_loss=adapter_loss.item())
+                 adapter_loss=adapter_loss.item(), curve=train(lora, tokens, labels))
     (out / f"{name}.json").write_text(json.dumps(facts) + "\n")
 
 
