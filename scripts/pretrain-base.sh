@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 work=${1:-dist/pretrain}
-docs=${DOCS:-100000}
+docs=${DOCS:-140000}
 worldgen="go run ./internal/world/cmd/worldgen"
 
 mkdir -p "$work/init"
