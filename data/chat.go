@@ -34,6 +34,7 @@ const maxRendered = 2 * MaxLine
 type Template struct {
 	compiled *exec.Template
 	bos, eos string
+	limit    int // of what it may write, in bytes
 }
 
 // NewTemplate compiles a chat template; the empty one is PlainTemplate. bos and eos are the texts of the tokens
@@ -54,7 +55,7 @@ func NewTemplate(source, bos, eos string, date time.Time) (t *Template, err erro
 		}
 		return nil, fmt.Errorf("chat template: syntax that is wrong or not supported: %w; rewrite it there, or remove the template", err)
 	}
-	return &Template{compiled, bos, eos}, nil
+	return &Template{compiled, bos, eos, maxRendered}, nil
 }
 
 // {% generation %} marks the assistant's words for Hugging Face and writes nothing: it is a block like any other.
@@ -74,7 +75,7 @@ func (t *Template) Render(messages []Message, generation bool) (text string, err
 		}
 		turns[i] = turn
 	}
-	out := &limited{left: maxRendered}
+	out := &limited{left: t.limit}
 	err = t.compiled.Execute(out, exec.NewContext(map[string]any{
 		"messages": turns, "add_generation_prompt": generation, "bos_token": t.bos, "eos_token": t.eos,
 		"tools": nil, "documents": nil,
@@ -183,7 +184,7 @@ type limited struct {
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
-		return 0, fmt.Errorf("too large: more than %d MiB for one conversation", maxRendered>>20)
+		return 0, fmt.Errorf("too large: it writes too much for one conversation")
 	}
 	return l.text.Write(p)
 }

@@ -9,20 +9,21 @@ import (
 // but the run's, and an endless text is cut short.
 func TestTemplatesAreConfined(t *testing.T) {
 	for source, want := range map[string]string{
-		`{% include "/etc/passwd" %}`:                              "may not read",
-		`{% import "chat.go" as x %}{{ x }}`:                       "may not read",
-		`{% extends "chat.go" %}`:                                  "may not read",
-		`{{ [1, 2]|random }}`:                                      "the filter random",
-		`{{ lipsum() }}`:                                           "lipsum",
-		`{{ raise_exception("no system turns") }}`:                 "refused by the template: no system turns",
-		`{{ strftime_now("%U") }}`:                                 "%U in strftime_now",
-		`{{ messages|tojson }}`:                                    "tojson on anything but a string",
-		`{% for m in messages %}`:                                  "not supported",
-		`{{ ("a" if true else "b") }}`:                             "parenthesis", // a limit of the interpreter, said aloud
-		`{% for i in range(300) %}{{ "x" * 1000000 }}{% endfor %}`: "too large",
+		`{% include "/etc/passwd" %}`:                            "may not read",
+		`{% import "chat.go" as x %}{{ x }}`:                     "may not read",
+		`{% extends "chat.go" %}`:                                "may not read",
+		`{{ [1, 2]|random }}`:                                    "the filter random",
+		`{{ lipsum() }}`:                                         "lipsum",
+		`{{ raise_exception("no system turns") }}`:               "refused by the template: no system turns",
+		`{{ strftime_now("%U") }}`:                               "%U in strftime_now",
+		`{{ messages|tojson }}`:                                  "tojson on anything but a string",
+		`{% for m in messages %}`:                                "not supported",
+		`{{ ("a" if true else "b") }}`:                           "parenthesis", // a limit of the interpreter, said aloud
+		`{% for i in range(300) %}{{ "x" * 10000 }}{% endfor %}`: "too large",
 	} {
 		template, err := NewTemplate(source, "<s>", "</s>", DefaultDate)
 		if err == nil {
+			template.limit = 1 << 20
 			_, err = template.Render([]Message{{Role: "user", Content: "U"}}, false)
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
