@@ -152,7 +152,7 @@ func (s control) header(id string) *proto.Run {
 // waits says of each run that waits why. Every node can tell: the scheduler is a pure function.
 func (s control) waits() map[string]string {
 	view, why := s.fsm.view(), map[string]string{}
-	for _, d := range sched.Next(view, s.gossip.liveness(ids(view.Nodes)), s.now().UnixMilli()) {
+	for _, d := range sched.Next(view, s.gossip.liveness(view.Nodes), s.now().UnixMilli()) {
 		if d.Command == nil {
 			why[d.Run] = d.Reason
 		}

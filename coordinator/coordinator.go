@@ -101,7 +101,7 @@ func Open(cfg Config) (*Coordinator, error) {
 }
 
 func (c *Coordinator) openPeers() error {
-	removed := func(id string) bool { return read(c.fsm, func(m *state.Machine) bool { return m.Removed(id) }) }
+	removed := c.fsm.removed
 	c.creds.removed.Store(&removed)
 	c.peers = newPeers(c.cfg.Dialer, c.addr)
 	c.undo(c.peers.close)

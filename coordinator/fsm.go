@@ -102,7 +102,7 @@ func (f *fsm) next() (<-chan struct{}, uint64) {
 	return f.changed, f.index
 }
 
-// read looks at the machine. What it hands out stays as it is.
+// read looks at the machine, which look must not keep. The values that views hand out stay as they are.
 func read[T any](f *fsm, look func(*state.Machine) T) T {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -110,6 +110,10 @@ func read[T any](f *fsm, look func(*state.Machine) T) T {
 }
 
 func (f *fsm) view() sched.View { return read(f, sched.Look) }
+
+func (f *fsm) removed(id string) bool {
+	return read(f, func(m *state.Machine) bool { return m.Removed(id) })
+}
 
 func (f *fsm) node(id string) *proto.Node {
 	return read(f, func(m *state.Machine) *proto.Node { return m.Node(id) })

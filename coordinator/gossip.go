@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"lorad/coordinator/sched"
+	"lorad/proto"
 	"lorad/transport"
 )
 
@@ -154,14 +155,17 @@ func (g *gossip) silentNodes() []string {
 	return ids
 }
 
-// liveness is what the scheduler is told. A node that was never seen is left out until it had time to show itself.
-func (g *gossip) liveness(ids []string) map[string]sched.Liveness {
+// liveness is what the scheduler is told. A node that was never seen is left out until it had time to show itself, and
+// so is one that has not yet recorded where it listens now: the other members could not reach it.
+func (g *gossip) liveness(nodes []*proto.Node) map[string]sched.Liveness {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	live := map[string]sched.Liveness{}
-	for _, id := range ids {
+	for _, n := range nodes {
+		id := n.Id
 		s, known := g.seen[id]
 		switch {
+		case known && s.alive && s.addr != n.Addr:
 		case id == g.self:
 			live[id] = sched.Liveness{Alive: true, Since: g.began.UnixMilli()}
 		case known:

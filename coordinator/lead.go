@@ -79,7 +79,7 @@ func (r reign) step(ctx context.Context) {
 	view := r.fsm.view()
 	r.reconcile(ctx, view)
 	r.probe(ctx, view.Runs)
-	live := r.gossip.liveness(ids(view.Nodes))
+	live := r.gossip.liveness(view.Nodes)
 	for _, d := range sched.Next(view, live, r.now().UnixMilli()) {
 		if err := r.carryOut(d); err != nil {
 			r.log.Warn("decision was not carried out", "run", d.Run, "reason", d.Reason, "err", err)
@@ -168,9 +168,7 @@ func (r reign) reconcile(ctx context.Context, view sched.View) {
 
 // nextChange is the most urgent change: out with the removed, in with the new, then move, then promote.
 func (r reign) nextChange(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
-	removed := read(r.fsm, func(m *state.Machine) func(raft.Server) bool {
-		return func(s raft.Server) bool { return m.Removed(string(s.ID)) }
-	})
+	removed := func(s raft.Server) bool { return r.fsm.removed(string(s.ID)) }
 	if i := slices.IndexFunc(servers, removed); i >= 0 {
 		id := servers[i].ID
 		return func() raft.IndexFuture { return r.raft.RemoveServer(id, 0, proposeTimeout) }, "without " + string(id)
