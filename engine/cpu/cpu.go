@@ -1,12 +1,12 @@
 // Package cpu is kernel.Ops in float32 for the processors that lorad runs on: Go assembly for amd64 with AVX-512 or with AVX2 and
-// FMA, plain Go elsewhere.
+// FMA, for arm64 with NEON (matrix products only), and plain Go elsewhere.
 //
 // Matrix products are tiles of registers under one driver (gemm.go): a tile multiplies a few rows of A, read in place through two
 // strides, with a narrow panel of B, packed so that one vector load follows the other. Transposes are only a matter of strides and
 // packing; ragged edges go through a scratch tile.
 //
 // Bits are a function of the arguments and the level alone. Each element of C is summed in the order of k, in blocks whose length follows from
-// k; threads share out tiles, never sums. AVX2 and AVX-512 do the same fused operations on each element and give the same bits.
+// k; threads share out tiles, never sums. NEON, AVX2 and AVX-512 do the same fused operations on each element and give the same bits.
 //
 // Why not cgo and a BLAS: users would need a C compiler, and the libraries at hand either change their sums with the number of threads or
 // are slower at LoRA's shapes (a rank of 16 beside thousands of rows). Why not simd/archsimd: experimental, amd64 only and spills its sums.
@@ -25,6 +25,7 @@ type Level int
 // Levels, from the one that runs anywhere to the fastest.
 const (
 	Go Level = iota
+	NEON
 	AVX2
 	AVX512
 )
@@ -33,6 +34,8 @@ func (l Level) String() string {
 	switch l {
 	case Go:
 		return "go"
+	case NEON:
+		return "neon"
 	case AVX2:
 		return "avx2"
 	case AVX512:
@@ -44,7 +47,7 @@ func (l Level) String() string {
 // Available lists the levels of this machine, the best last.
 func Available() []Level {
 	all := []Level{Go}
-	for _, l := range []Level{AVX2, AVX512} {
+	for _, l := range []Level{NEON, AVX2, AVX512} {
 		if supported(l) {
 			all = append(all, l)
 		}
@@ -79,7 +82,7 @@ func NewLevel(threads int, level Level) (*Ops, error) {
 	if level != Go && !supported(level) {
 		return nil, fmt.Errorf("cpu level %s: not supported by this machine: choose one of %v", level, Available())
 	}
-	return &Ops{level: level, kernels: kernelsOf(level), simd: level != Go, team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
+	return &Ops{level: level, kernels: kernelsOf(level), simd: level == AVX2 || level == AVX512, team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
 }
 
 // Level is the instruction set in use.

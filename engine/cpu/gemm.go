@@ -5,7 +5,7 @@ import (
 )
 
 // Block sizes. They decide the order of additions (kBlock) or the traffic between caches (the rest), and are the same at
-// every level, so that AVX2 and AVX-512 give the same bits.
+// every level, so that all that fuse multiply and add give the same bits.
 const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
 	slabCols  = 256     // columns of B packed together
