@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 // box is a node of a real cluster on loopback, in this process.
 type box struct {
 	*Coordinator
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	mux  *transport.Mux
 	dial *transport.Dialer
@@ -52,7 +52,7 @@ func facts(name string) *proto.Node {
 }
 
 // open starts a node on whatever its directory holds.
-func open(t *testing.T, dir, name string, creds *Credentials) *box {
+func open(t testing.TB, dir, name string, creds *Credentials) *box {
 	t.Helper()
 	mux, err := transport.Listen("127.0.0.1:0", creds.Identity)
 	if err != nil {
@@ -93,7 +93,7 @@ func prepare(_ context.Context, r *proto.SubmitRequest) (*proto.Spec, error) {
 	return &proto.Spec{Run: fmt.Sprintf("%x", sum[:6]), Name: "job", JobYaml: r.JobYaml, Steps: 500, MicroBatches: 4, OutputDir: r.Dir}, nil
 }
 
-func first(t *testing.T) *box {
+func first(t testing.TB) *box {
 	t.Helper()
 	dir := t.TempDir()
 	creds, err := Create(dir)
@@ -129,7 +129,7 @@ func (b *box) join(token string) *box {
 	return open(b.t, dir, "box", creds)
 }
 
-func three(t *testing.T) []*box {
+func three(t testing.TB) []*box {
 	t.Helper()
 	a := first(t)
 	tok := a.token(2, time.Minute)
@@ -145,7 +145,7 @@ func three(t *testing.T) []*box {
 	return all
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(8 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -74,7 +74,7 @@ func (m *Machine) roomForVoter(id string) bool {
 func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {
 	t := m.tokens[u.GetId()]
 	subject := "token " + u.GetId()
-	const fix = "make another one with `lorad token` on any node"
+	const fix = "make another one with `lorad token create` on any node"
 	switch {
 	case t == nil:
 		return nil, refuse(Unknown, "use", subject, "no such token: check that the whole of it was pasted, or %s", fix)
