@@ -97,22 +97,31 @@ func abortOf(t *testing.T, r int, err error) *AbortError {
 
 // TestSuspect kills one of five members: all others name it, also those that have no link to it.
 func TestSuspect(t *testing.T) {
-	var dead [2]Link
-	groups := ringOf(5, func(rank int, l Links) Links {
-		if rank == 2 {
-			dead = [2]Link{l.Next, l.Prev}
+	const n, victim = 5, 2
+	ids, links, groups := memberIDs(n), make([]Links, n), make([]*Group, n)
+	for r := range links {
+		links[r].Next, links[(r+1)%n].Prev = Pipe()
+	}
+	for r := range links {
+		if r == victim {
+			continue
 		}
-		return l
-	})
-	defer closeAll(groups)
-	_ = dead[0].Close()
-	_ = dead[1].Close()
+		g, err := NewGroup(testConfig(r, ids), links[r])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		groups[r] = g
+	}
+	_ = links[victim].Next.Close()
+	_ = links[victim].Prev.Close()
 	for r, g := range groups {
-		if r == 2 {
+		if r == victim {
 			continue
 		}
 		<-g.Done()
-		if ae := abortOf(t, r, g.Err()); ae.Suspect != "n2" || ae.Phase != Idle {
+		ae := abortOf(t, r, g.Err())
+		if ae.Suspect != ids[victim] || ae.Phase != Idle || strings.Count(ae.Error(), "seen by member") > 1 {
 			t.Errorf("member %d: %v", r, ae)
 		}
 	}
@@ -164,18 +173,14 @@ func TestMisalignedOperations(t *testing.T) {
 func TestCancel(t *testing.T) {
 	groups := ringOf(3, nil)
 	defer closeAll(groups)
-	accs := share(1, randomMicros(1, 3000, 2), 3, -40)
+	accs := share(1, randomMicros(1, 900_000, 2), 3, -40) // more frames than the links and mailboxes hold
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stopped := errors.New("the user stopped the run")
-	time.AfterFunc(20*time.Millisecond, func() { cancel(stopped) })
+	time.AfterFunc(100*time.Millisecond, func() { cancel(stopped) })
 	var errs [3]error
-	began := time.Now()
 	together(groups[:2], func(r int, g *Group) { // member 2 never enters
 		_, errs[r] = g.Reduce(ctx, testOp(1), accs[r], new(Sum))
 	})
-	if d := time.Since(began); d > time.Second {
-		t.Errorf("took %v", d)
-	}
 	<-groups[2].Done()
 	errs[2] = groups[2].Err()
 	for r, err := range errs {
@@ -196,7 +201,7 @@ func TestSlowIsNotDead(t *testing.T) {
 	var groups []*Group
 	for r := range ids {
 		c := testConfig(r, ids)
-		c.Silence, c.Heartbeat = 200*time.Millisecond, 20*time.Millisecond
+		c.Silence, c.Heartbeat = 500*time.Millisecond, 20*time.Millisecond
 		g, err := NewGroup(c, links[r])
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +212,7 @@ func TestSlowIsNotDead(t *testing.T) {
 	accs := share(1, randomMicros(1, 200_000, 2), 2, -40) // more frames than the links hold
 	var errs [2]error
 	together(groups, func(r int, g *Group) {
-		time.Sleep(time.Duration(r) * time.Second)
+		time.Sleep(time.Duration(r) * 1200 * time.Millisecond)
 		_, errs[r] = g.Reduce(context.Background(), testOp(1), accs[r], new(Sum))
 	})
 	if errs[0] != nil || errs[1] != nil {
@@ -238,7 +243,7 @@ func TestSilence(t *testing.T) {
 	links[1] = Links{Next: mute{links[1].Next, newCount(3)}, Prev: mute{links[1].Prev, newCount(3)}}
 	for r := range links {
 		c := testConfig(r, ids)
-		c.Silence = 300 * time.Millisecond
+		c.Silence = 500 * time.Millisecond
 		g, err := NewGroup(c, links[r])
 		if err != nil {
 			t.Fatal(err)
@@ -247,7 +252,7 @@ func TestSilence(t *testing.T) {
 		if r != 1 {
 			defer func() {
 				<-g.Done()
-				if ae := abortOf(t, r, g.Err()); ae.Suspect != "n1" || !strings.Contains(ae.Error(), "silent for 300ms") {
+				if ae := abortOf(t, r, g.Err()); ae.Suspect != "n1" || !strings.Contains(ae.Error(), "silent for 500ms") {
 					t.Errorf("member %d: %v", r, ae)
 				}
 			}()

@@ -139,6 +139,9 @@ func TestFrameCorruption(t *testing.T) {
 func TestHostileLength(t *testing.T) {
 	frame := frameOf(sampleHeader, nil)
 	copy(frame[52:], []byte{0xff, 0xff, 0xff, 0xff})
+	if _, err := ParseHeader((*[HeaderSize]byte)(frame)); !errors.Is(err, ErrTooLarge) {
+		t.Fatal(err)
+	}
 	buf, hdr, r := make([]byte, 64), new([HeaderSize]byte), bytes.NewReader(frame)
 	if _, _, err := ReadFrame(r, hdr, buf); !errors.Is(err, ErrTooLarge) {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ type Links struct{ Next, Prev Link }
 // AbortError ends a group. The operation may be repeated in the next generation: accumulators are untouched.
 type AbortError struct {
 	Op      OpID   // in progress, or the last one when Phase is Idle
-	Suspect string // the member whose link failed, "" when nobody is to blame (cancellation)
+	Suspect string // the member that failed, as seen from one end of a link; "" when nobody is to blame (cancellation)
 	Phase   Phase
 	Cause   error
 }
@@ -91,6 +91,8 @@ func NewGroup(cfg Config, links Links) (*Group, error) {
 	switch {
 	case n == 0 || cfg.Rank < 0 || cfg.Rank >= n:
 		return nil, fmt.Errorf("all-reduce group: rank %d of %d members: out of range", cfg.Rank, n)
+	case slices.ContainsFunc(cfg.Members, func(id string) bool { return len(id) > 255 }):
+		return nil, errors.New("all-reduce group: a member's id is longer than 255 bytes")
 	case n > 1 && (links.Next == nil || links.Prev == nil):
 		return nil, fmt.Errorf("all-reduce group of %d: a link is missing", n)
 	}
@@ -210,8 +212,19 @@ func (g *Group) header(t FrameType) Header {
 // maxFarewell bounds an Abort frame: the length of the suspect's id, the id, the cause in words.
 const maxFarewell = 1 << 10
 
+// relayed is a cause that another member saw, in its words.
+type relayed string
+
+func (r relayed) Error() string { return fmt.Sprintf("%q", string(r)) }
+
+// obituary is the payload of this member's Abort frames. What was relayed to us goes on unchanged.
 func (g *Group) obituary() []byte {
-	id, text := g.failure.Suspect, g.failure.Cause.Error()
+	text := fmt.Sprintf("seen by member %s: %v", g.cfg.Members[g.cfg.Rank], g.failure.Cause)
+	var r relayed
+	if errors.As(g.failure.Cause, &r) {
+		text = string(r)
+	}
+	id := g.failure.Suspect
 	b := append([]byte{byte(len(id))}, id...)
 	return append(b, text[:min(len(text), maxFarewell-len(b))]...)
 }
@@ -221,11 +234,11 @@ func (g *Group) reported(p *peer, b []byte) (suspect string, cause error) {
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
 		return p.id, ErrMagic
 	}
-	id, text := string(b[1:1+b[0]]), b[1+b[0]:]
+	id, text := string(b[1:1+int(b[0])]), b[1+int(b[0]):]
 	if id != "" && !slices.Contains(g.cfg.Members, id) {
 		return p.id, fmt.Errorf("accused the unknown member %q", id)
 	}
-	return id, fmt.Errorf("reported by member %s: %q", p.id, text)
+	return id, relayed(text)
 }
 
 // read is the only reader of p's link. It delivers data and watches for the end.
