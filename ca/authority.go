@@ -161,18 +161,22 @@ func requestKey(csrDER []byte) (*ecdsa.PublicKey, error) {
 	return pub, nil
 }
 
-// RequestKeyHash returns the SHA-256 of the public key in a valid certificate request: it tells a joiner that
-// asks again, because a reply was lost, from another one with the same token.
-func RequestKeyHash(csrDER []byte) ([]byte, error) {
+// RequestHash returns the SHA-256 of the public key in a certificate request and of the node id it is for, once
+// both are found such that SignCSR will sign. It tells a joiner that asks again, because a reply was lost, from
+// another one with the same token. The id is in it so that a joiner cannot come back as somebody else.
+func RequestHash(csrDER []byte, nodeID string) ([]byte, error) {
 	pub, err := requestKey(csrDER)
 	if err != nil {
 		return nil, err
+	}
+	if !part.MatchString(nodeID) {
+		return nil, fmt.Errorf("node id %q: want 1-63 of a-z, 0-9 and '-'", nodeID)
 	}
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
-	h := sha256.Sum256(der)
+	h := sha256.Sum256(append(der, nodeID...)) // der gives its own length
 	return h[:], nil
 }
 

@@ -268,17 +268,30 @@ func TestPinOutlivesTheCertificate(t *testing.T) {
 	}
 }
 
-func TestRequestKeyHash(t *testing.T) {
-	_, one, _ := NewKeyAndCSR()
-	_, two, _ := NewKeyAndCSR()
-	a, err1 := RequestKeyHash(one)
-	b, err2 := RequestKeyHash(two)
-	again, err3 := RequestKeyHash(one)
-	if errors.Join(err1, err2, err3) != nil || bytes.Equal(a, b) || !bytes.Equal(a, again) {
-		t.Errorf("hashes %x %x %x", a, b, again)
+func TestRequestHash(t *testing.T) {
+	_, one, err1 := NewKeyAndCSR()
+	_, two, err2 := NewKeyAndCSR()
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := RequestKeyHash([]byte("x")); err == nil {
+	hash := func(csr []byte, node string) string {
+		h, err := RequestHash(csr, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(h)
+	}
+	if hash(one, "n1") != hash(one, "n1") {
+		t.Error("the same request has two hashes")
+	}
+	if hash(one, "n1") == hash(two, "n1") || hash(one, "n1") == hash(one, "n2") {
+		t.Error("another key or another node has the same hash")
+	}
+	if _, err := RequestHash([]byte("x"), "n1"); err == nil {
 		t.Error("nonsense hashed")
+	}
+	if _, err := RequestHash(one, "voter/n1"); err == nil {
+		t.Error("a node id that cannot be signed hashed")
 	}
 }
 

@@ -5,20 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/grpc/status"
 
 	"lorad/ca"
-	"lorad/proto"
 )
 
 // maxMessage bounds one gRPC message, sent or received. Bulk bytes go in chunks of 1 MiB; a run's ledger is the
@@ -78,38 +74,17 @@ func (passThrough) Info() credentials.ProtocolInfo {
 func (p passThrough) Clone() credentials.TransportCredentials { return p }
 func (passThrough) OverrideServerName(string) error           { return nil }
 
-// ServerOptions are what a grpc.Server needs to serve Listener(GRPC), Listener(Enrol) and the local socket. One
-// server may serve all three: strangers are refused everything but the service Enrol. Which methods a worker, a
-// voter or the owner may call is for an interceptor of the server's, by PeerFromContext.
+// ServerOptions are what a grpc.Server needs to serve Listener(GRPC), Listener(Enrol) and the local socket. They
+// say who calls and not what a caller may: the server must have an interceptor that goes by PeerFromContext, and
+// that keeps the zero Peer, a stranger, to enrolling.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(passThrough{}),
-		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-			if err := mayCall(ctx, i.FullMethod); err != nil {
-				return nil, err
-			}
-			return h(ctx, req)
-		}),
-		grpc.ChainStreamInterceptor(func(srv any, s grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			if err := mayCall(s.Context(), i.FullMethod); err != nil {
-				return err
-			}
-			return h(srv, s)
-		}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxSendMsgSize(maxMessage),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepAlive / 2}),
 	}
-}
-
-// mayCall keeps strangers to the one service that is for them.
-func mayCall(ctx context.Context, method string) error {
-	p, ok := PeerFromContext(ctx)
-	if !ok || p.Role == "" && !strings.HasPrefix(method, "/"+proto.Enrol_ServiceDesc.ServiceName+"/") {
-		return status.Errorf(codes.Unauthenticated, "call %s: no certificate: only nodes of the cluster may; run `lorad join` with a token first", method)
-	}
-	return nil
 }
 
 func clientOptions(dial func(context.Context, string) (net.Conn, error)) []grpc.DialOption {
