@@ -120,11 +120,11 @@ func (c Config) JSON() ([]byte, error) {
 		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "hidden_act": "silu",
 		"vocab_size": c.VocabSize, "hidden_size": c.HiddenSize, "intermediate_size": c.IntermediateSize,
 		"num_hidden_layers": c.NumLayers, "num_attention_heads": c.NumHeads, "num_key_value_heads": c.NumKVHeads,
-		"head_dim": c.HeadDim, "rms_norm_eps": c.RMSNormEps, "max_position_embeddings": c.MaxPosition,
-		"rope_theta": c.RopeTheta, "rope_scaling": c.RopeScaling.json(),
-		"tie_word_embeddings": c.TieEmbeddings, "attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias, "attention_dropout": 0.0,
+		"head_dim": c.HeadDim, "rms_norm_eps": pyFloat(c.RMSNormEps), "max_position_embeddings": c.MaxPosition,
+		"rope_theta": pyFloat(c.RopeTheta), "rope_scaling": c.RopeScaling.json(),
+		"tie_word_embeddings": c.TieEmbeddings, "attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias, "attention_dropout": pyFloat(0),
 		"bos_token_id": idJSON(c.BOS), "eos_token_id": idsJSON(c.EOS), "pad_token_id": idJSON(c.Pad),
-		"initializer_range": 0.02, "pretraining_tp": 1, "use_cache": true,
+		"initializer_range": pyFloat(0.02), "pretraining_tp": 1, "use_cache": true,
 	}
 	if c.DType != "" {
 		all["torch_dtype"] = c.DType
@@ -137,17 +137,29 @@ func (c Config) JSON() ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// json is rope_scaling; transformers before 4.43 accepts no other keys for linear, and no integer factor.
 func (r RopeScaling) json() any {
 	switch r.Type {
 	case "linear":
-		return map[string]any{"type": r.Type, "rope_type": r.Type, "factor": r.Factor}
+		return map[string]any{"type": r.Type, "factor": pyFloat(r.Factor)}
 	case "llama3":
 		return map[string]any{
-			"rope_type": r.Type, "factor": r.Factor, "low_freq_factor": r.LowFreqFactor, "high_freq_factor": r.HighFreqFactor,
-			"original_max_position_embeddings": r.OriginalMaxPosition,
+			"rope_type": r.Type, "factor": pyFloat(r.Factor), "low_freq_factor": pyFloat(r.LowFreqFactor),
+			"high_freq_factor": pyFloat(r.HighFreqFactor), "original_max_position_embeddings": r.OriginalMaxPosition,
 		}
 	}
 	return nil
+}
+
+// pyFloat is a number that Python reads as a float: Go leaves out the point of a whole number, and Python tells 2 from 2.0.
+type pyFloat float64
+
+func (v pyFloat) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(float64(v))
+	if err == nil && !bytes.ContainsAny(b, ".e") {
+		b = append(b, ".0"...)
+	}
+	return b, err
 }
 
 func idJSON(id int) any {
