@@ -26,7 +26,7 @@ import (
 const (
 	heartbeat         = 700 * time.Millisecond
 	leaderLease       = 500 * time.Millisecond
-	commitTimeout     = 25 * time.Millisecond // after which followers learn what is committed
+	commitTimeout     = 50 * time.Millisecond // after which followers learn what is committed
 	raftTimeout       = 5 * time.Second       // of one exchange
 	snapshotInterval  = 30 * time.Second
 	snapshotThreshold = 2048 // log entries

@@ -68,7 +68,7 @@ func (g *gossip) config(cfg Config, tr *transport.GossipTransport) *memberlist.C
 	m.AdvertiseAddr, m.BindAddr = "", ""
 	m.Logger, m.LogOutput = gossipLog(cfg.Log), nil
 	m.TCPTimeout, m.UDPBufferSize = gossipTimeout, 16<<10
-	m.ProbeInterval, m.ProbeTimeout, m.SuspicionMult = 500*time.Millisecond, 400*time.Millisecond, 4
+	m.ProbeInterval, m.ProbeTimeout, m.SuspicionMult = 500*time.Millisecond, 400*time.Millisecond, 6
 	m.GossipInterval, m.PushPullInterval = 100*time.Millisecond, 15*time.Second
 	m.DeadNodeReclaimTime = time.Millisecond // a node that comes back on another port is the same node
 	m.DisableTcpPings = true                 // all packets go over TCP already
