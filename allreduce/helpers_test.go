@@ -57,7 +57,7 @@ func bigSum(ms []micro, unitLog2 int) (grad []float32, loss float64) {
 
 // nearest is x / 2^unitLog2 rounded to the nearest integer, ties to even, by exact integer division.
 func nearest(x float64, unitLog2 int) *big.Int {
-	r, _ := new(big.Float).SetPrec(1200).SetMantExp(new(big.Float).SetPrec(1200).SetFloat64(x), -unitLog2).Rat(nil)
+	r, _ := new(big.Float).SetPrec(64).SetMantExp(new(big.Float).SetPrec(64).SetFloat64(x), -unitLog2).Rat(nil)
 	num, den := new(big.Int).Lsh(r.Num(), 1), r.Denom() // floor((2*num + den) / (2*den)) rounds half up
 	num.Add(num, den)
 	q, rem := new(big.Int).DivMod(num, new(big.Int).Lsh(den, 1), new(big.Int))
