@@ -24,7 +24,7 @@ const (
 	WrongNode    Kind = "wrong node"
 	Revoked      Kind = "removed node"
 	Expired      Kind = "own certificate expired"
-	Clock        Kind = "clocks disagree"
+	Clock        Kind = "certificate not valid now"
 	Refused      Kind = "refused"
 	NotRunning   Kind = "not running"
 	NotOwner     Kind = "not the owner"
@@ -39,7 +39,7 @@ var fixes = map[Kind]string{
 	WrongNode:    "another node of the cluster answers at this address; its address has changed, or two nodes advertise the same one",
 	Revoked:      "that node was removed from the cluster; it can come back with `lorad join` and a new token",
 	Expired:      "run `lorad join` on this node again with a new token; it keeps its name and its data",
-	Clock:        "set the clocks of both machines (NTP); they may differ by an hour at most",
+	Clock:        "compare the clocks of both machines, which may differ by an hour at most; if they agree, the other node's certificate has ended: run `lorad join` there again",
 	Refused:      "the other node did not accept this node's certificate (removed, expired, or of a role that may not do this); run `lorad nodes` there, then `lorad join` here with a new token",
 	NotOwner:     "run this as the user who started the node, or as root",
 	NotRunning:   "start the node with `lorad up` or `lorad join`",

@@ -154,68 +154,108 @@ func TestEnrol(t *testing.T) {
 	}
 }
 
-// TestStrangerDial: nobody without a valid certificate of this cluster reaches a protocol of nodes.
-func TestStrangerDial(t *testing.T) {
+// besieged is a node with those who must not get in, and how many connections reached its protocols of nodes.
+type besieged struct {
+	*Mux
+	strangers map[string]*ca.Identity
+	reached   atomic.Int32
+}
+
+func newBesieged(t *testing.T) *besieged {
 	c, other := newCluster(t), newCluster(t)
 	server := c.node(t, "server", ca.Voter)
 	server.Revoked = func(id string) bool { return id == "removed" }
-	m := listen(t, Config{Identity: server})
-	var reached atomic.Int32
+	b := &besieged{Mux: listen(t, Config{Identity: server}), strangers: map[string]*ca.Identity{
+		"other cluster": other.node(t, "client", ca.Voter),
+		"removed":       c.node(t, "removed", ca.Voter),
+		"worker":        c.node(t, "worker", ca.Worker),
+	}}
+	c.Lifetime = -ca.Backdate / 2
+	b.strangers["expired"] = c.node(t, "sleeper", ca.Voter)
 	for _, p := range []Proto{GRPC, Raft, Gossip, Reduce} {
-		go func() {
-			for {
-				conn, err := m.Listener(p).Accept()
-				if err != nil {
-					return
-				}
-				reached.Add(1)
-				conn.Close()
-			}
-		}()
+		serveWith(t, b.Listener(p), func(net.Conn) { b.reached.Add(1) })
 	}
-	past := c.Authority
-	past.Lifetime = -ca.Backdate / 2
-	expired := cluster{past}.node(t, "sleeper", ca.Voter)
-	past.Lifetime = 0
+	t.Cleanup(func() {
+		if n := b.reached.Load(); n != 0 {
+			t.Errorf("%d strangers reached a protocol of nodes", n)
+		}
+	})
+	return b
+}
+
+// TestStrangerDial: our own dialer says why a node was refused.
+func TestStrangerDial(t *testing.T) {
+	b := newBesieged(t)
 	for _, p := range []Proto{Raft, Gossip, Reduce} {
-		for name, x := range map[string]struct {
-			id   *ca.Identity
-			kind Kind
-		}{
-			"other cluster": {other.node(t, "client", ca.Voter), OtherCluster},
-			"expired":       {expired, Expired},
-			"removed":       {c.node(t, "removed", ca.Voter), Refused},
-		} {
+		for name, kind := range map[string]Kind{"other cluster": OtherCluster, "expired": Expired, "removed": Refused} {
 			t.Run(fmt.Sprint(p, " ", name), func(t *testing.T) {
-				_, err := NewDialer(x.id).Dial(short(t), m.Addr().String(), p)
-				wantKind(t, err, x.kind)
+				_, err := NewDialer(b.strangers[name]).Dial(short(t), b.Addr().String(), p)
+				wantKind(t, err, kind)
 			})
 		}
 	}
 	t.Run("worker may not speak Raft", func(t *testing.T) {
-		_, err := NewDialer(c.node(t, "w", ca.Worker)).Dial(short(t), m.Addr().String(), Raft)
+		_, err := NewDialer(b.strangers["worker"]).Dial(short(t), b.Addr().String(), Raft)
 		wantKind(t, err, Refused)
 	})
-	// Clients that ignore our rules: they verify nothing and show what they like.
+}
+
+// TestStrangerRude: clients that verify nothing and show what certificate they like are hung up on.
+func TestStrangerRude(t *testing.T) {
+	b := newBesieged(t)
 	for _, p := range []string{"h2", "lorad-raft/1", "lorad-gossip/1", "lorad-reduce/1", "http/1.1", ""} {
-		for name, certs := range map[string][]tls.Certificate{
-			"no certificate": nil,
-			"other cluster":  {certOf(other.node(t, "client", ca.Voter))},
-			"expired":        {certOf(expired)},
-			"removed":        {certOf(c.node(t, "removed", ca.Voter))},
-		} {
-			t.Run(fmt.Sprintf("rude %q %s", p, name), func(t *testing.T) {
-				wantHangUp(t, m, rude(p, certs))
+		for _, name := range []string{"no certificate", "other cluster", "expired", "removed"} {
+			t.Run(fmt.Sprintf("%q %s", p, name), func(t *testing.T) {
+				var certs []tls.Certificate
+				if id := b.strangers[name]; id != nil {
+					certs = append(certs, certOf(id))
+				}
+				wantHangUp(t, b.Mux, rude(p, certs))
 			})
 		}
 	}
-	t.Run("both enrol and gRPC offered", func(t *testing.T) {
+	t.Run("enrol and gRPC offered", func(t *testing.T) {
 		cfg := rude("h2", nil)
 		cfg.NextProtos = []string{string(Enrol), "h2"}
-		wantHangUp(t, m, cfg)
+		wantHangUp(t, b.Mux, cfg)
 	})
-	if n := reached.Load(); n != 0 {
-		t.Errorf("%d strangers reached a protocol of nodes", n)
+}
+
+// TestExpiredServer: a node that was switched off for too long is named as such, to nodes and to joiners.
+func TestExpiredServer(t *testing.T) {
+	c := newCluster(t)
+	d := c.dialer(t, "client")
+	c.Lifetime = -ca.Backdate / 2
+	m := c.listen(t, "sleeper")
+	_, err := d.Dial(short(t), m.Addr().String(), Reduce)
+	wantKind(t, err, Clock)
+	_, err = DialEnrol(short(t), m.Addr().String(), ca.NewJoinToken(c.Pin()))
+	wantKind(t, err, Clock)
+}
+
+func TestAdvertised(t *testing.T) {
+	loopback := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7000}
+	for want, got := range map[string]string{
+		"":                  "127.0.0.1:7000",
+		"box7":              "box7:7000",
+		"box7:9000":         "box7:9000",
+		"203.0.113.5:0":     "203.0.113.5:7000",
+		"[2001:db8::1]:443": "[2001:db8::1]:443",
+		"2001:db8::1":       "[2001:db8::1]:7000",
+	} {
+		if a, err := advertised(want, loopback); err != nil || a != got {
+			t.Errorf("advertise %q: %q, %v, want %q", want, a, err, got)
+		}
+	}
+	for _, bad := range []string{"0.0.0.0", "[::]:7000", ":7000", "box7:http", "box7:99999"} {
+		if a, err := advertised(bad, loopback); err == nil {
+			t.Errorf("advertise %q: %q, want an error", bad, a)
+		}
+	}
+	everywhere, err := advertised("", &net.TCPAddr{IP: net.IPv4zero, Port: 7000})
+	host, _, _ := net.SplitHostPort(everywhere)
+	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() {
+		t.Errorf("bound to all interfaces: advertised %q, %v", everywhere, err)
 	}
 }
 
