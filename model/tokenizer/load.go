@@ -36,7 +36,7 @@ type fileModel struct {
 	ByteFallback bool    `json:"byte_fallback"`
 	IgnoreMerges bool    `json:"ignore_merges"`
 	Vocab        map[string]int32
-	Merges       []json.RawMessage
+	Merges       mergeList
 }
 
 // bare is a component without options.
@@ -127,25 +127,32 @@ func (m *bpe) parse(raw json.RawMessage) error {
 		m.unk = id
 	}
 	m.index()
-	return m.parseMerges(f.Merges)
+	return m.rankMerges(f.Merges)
 }
 
-// parseMerges reads merges as ["a", "b"] or "a b"; their order is their rank.
-func (m *bpe) parseMerges(raw []json.RawMessage) error {
-	m.merges = make(map[uint64]merge, len(raw))
-	for rank, r := range raw {
-		var two []string
-		if r[0] == '"' {
-			var s string
-			if err := json.Unmarshal(r, &s); err != nil {
-				return fmt.Errorf("merge %d: %w", rank, err)
-			}
-			two = strings.Split(s, " ")
-		} else if err := json.Unmarshal(r, &two); err != nil {
-			return fmt.Errorf("merge %d: %w", rank, err)
-		}
+// mergeList is a list of pairs, written as [["a", "b"]] or, in older files, as ["a b"].
+type mergeList [][]string
+
+func (l *mergeList) UnmarshalJSON(raw []byte) error {
+	var lines []string
+	if first := bytes.TrimLeft(raw[1:], " \t\r\n"); len(first) == 0 || first[0] != '"' {
+		return json.Unmarshal(raw, (*[][]string)(l))
+	}
+	if err := json.Unmarshal(raw, &lines); err != nil {
+		return err
+	}
+	for _, line := range lines {
+		*l = append(*l, strings.Split(line, " "))
+	}
+	return nil
+}
+
+// rankMerges numbers the merges: their order is their rank.
+func (m *bpe) rankMerges(list mergeList) error {
+	m.merges = make(map[uint64]merge, len(list))
+	for rank, two := range list {
 		if len(two) != 2 {
-			return fmt.Errorf("merge %d: %s is not a pair", rank, r)
+			return fmt.Errorf("merge %d: %q is not a pair", rank, two)
 		}
 		a, okA := m.vocab[two[0]]
 		b, okB := m.vocab[two[1]]

@@ -59,7 +59,8 @@ func TestWhatIsNotSupportedIsRefusedByName(t *testing.T) {
 		"WordPiece\" is":            file("DEC", `{"type": "WordPiece"}`),
 		"BertProcessing":            file("POST", `{"type": "BertProcessing"}`),
 		"merge 0":                   file("MERGES", `["b a"]`),
-		"merge 1":                   file("MERGES", `["a b", ["a"]]`),
+		"merge 1":                   file("MERGES", `[["a", "b"], ["a"]]`),
+		"merge 2":                   file("MERGES", `["a b", "a b", "a  b"]`),
 		"has id 9":                  file("ADDED", `[{"id": 9, "content": "<x>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}]`),
 		"version":                   []byte(strings.Replace(string(file()), "1.0", "2.0", 1)),
 	} {
@@ -122,5 +123,26 @@ func FuzzLossless(f *testing.F) {
 		if got := tok.Decode(tok.Encode(s, false), false); got != s {
 			t.Errorf("%q came back as %q", s, got)
 		}
+	})
+}
+
+// FuzzLoad: a damaged tokenizer.json is an error or a tokenizer, never a panic.
+func FuzzLoad(f *testing.F) {
+	f.Add(file())
+	f.Add(file("NORM", `{"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "_"}, {"type": "Replace", "pattern": {"String": " "}, "content": "_"}]}`))
+	f.Add(file("PRE", `{"type": "Split", "pattern": {"Regex": "\\s+(?!\\S)|[^\\s]"}, "behavior": "MergedWithNext", "invert": true}`, "DEC", `{"type": "ByteLevel"}`))
+	f.Add(file("POST", `{"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}], "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}}}`))
+	f.Add(file("ADDED", `[{"id": 4, "content": "<x>", "single_word": true, "lstrip": true, "rstrip": true, "normalized": true, "special": true}]`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		tok, err := tokenizer.Load(data, nil)
+		if err != nil {
+			return
+		}
+		for _, id := range tok.Encode(" ab <x> a\n\n  b<s>é", true) {
+			if id < 0 || int(id) >= tok.VocabSize() {
+				t.Fatalf("id %d of %d", id, tok.VocabSize())
+			}
+		}
+		tok.Decode([]int32{0, 1, 2, 3}, true)
 	})
 }
