@@ -1,8 +1,6 @@
 package cpu
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Block sizes. They decide the order of additions (kBlock) or the traffic between caches (the rest), and are the same at
 // every level, so that all that fuse multiply and add give the same bits.
@@ -10,7 +8,7 @@ const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
 	slabCols  = 256     // columns of B packed together
 	fewRows   = 3       // up to here packing B costs more than it saves
-	splitWork = 1 << 19 // multiply-adds below which other threads are not worth waking
+	splitWork = 1 << 20 // multiply-adds below which other threads are not worth waking
 )
 
 // product is one call of Gemm. A[i,p] = a[i*as+p*ak], B[p,j] = b[p*bk+j*bj], C[i,j] = c[i*ldc+j].
@@ -29,10 +27,10 @@ type product struct {
 
 // scratch is what one thread needs while it computes.
 type scratch struct {
+	list [slabCols / 4]panel        // first, so that the collector need not look at the rest
 	b    [kBlock * slabCols]float32 // packed panels, one after the other
 	a    [kBlock * maxRows]float32  // packed rows of A, [k][rows]
 	c    [maxRows * maxCols]float32 // a tile that does not fit into C
-	list [slabCols / 4]panel
 }
 
 // Largest tile of any level.
