@@ -146,15 +146,22 @@ func TestMisuse(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: a step costs a fixed handful of small allocations, whatever the size.
+// TestNoAllocation: an evaluation and a step cost a fixed handful of small allocations, whatever the size.
 func TestNoAllocation(t *testing.T) {
 	const params = 300_000
 	groups := ringOf(2, nil)
 	defer closeAll(groups)
 	g, a, out := make([]float32, params), [2]*Accum{NewAccum(params, 2, -40), NewAccum(params, 2, -40)}, [2]Sum{}
 	g[7] = 1
+	losses := [2]*Accum{NewAccum(0, 2, -40), NewAccum(0, 2, -40)}
+	var lossSums [2]Sum
 	step := func() {
 		together(groups, func(r int, gr *Group) {
+			losses[r].Reset()
+			_ = losses[r].Add(r, nil, 1, 1, 1)
+			if _, err := gr.Reduce(context.Background(), testOp(1), losses[r], &lossSums[r]); err != nil {
+				t.Error(err)
+			}
 			a[r].Reset()
 			_ = a[r].Add(r, g, 1, 1, 1)
 			if _, err := gr.Reduce(context.Background(), testOp(1), a[r], &out[r]); err != nil {

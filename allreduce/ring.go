@@ -66,17 +66,29 @@ type ringRun struct {
 	buf   []byte        // the sender's
 }
 
-// prepare sets up the run; memory is kept from step to step as long as the shape stays.
+// prepare sets up the run; memory only grows, so that steps and evaluations may alternate.
 func (r *ringRun) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 	s := shape{a.params, len(a.v) - a.params, g.Size()}
-	out.resize(a.params)
 	if r.shape != s && s.size > 1 {
-		r.acc = make([]int64, len(a.v))
-		r.ready = make(chan struct{}, 2*s.allSegments())
-		r.buf = make([]byte, MaxPayload+slack)
+		r.grow(len(a.v), 2*s.allSegments())
 	}
+	out.resize(a.params)
 	r.shape, r.g, r.op, r.plan = s, g, op, s.plan(a.unitLog2)
 	r.in, r.out, r.unit = a.v, out.Grad, float32(math.Ldexp(1, a.unitLog2))
+}
+
+// grow makes room for a vector of n slots that takes up to tokens segments to forward.
+func (r *ringRun) grow(n, tokens int) {
+	if cap(r.acc) < n {
+		r.acc = make([]int64, n)
+	}
+	r.acc = r.acc[:n]
+	if cap(r.ready) < tokens {
+		r.ready = make(chan struct{}, tokens)
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, MaxPayload+slack)
+	}
 }
 
 // trailer is the summed trailer.

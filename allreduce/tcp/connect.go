@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"lorad/allreduce"
@@ -75,9 +76,12 @@ func (c *Config) check() error {
 	if c.Rank < 0 || c.Rank >= n {
 		return fmt.Errorf("all-reduce connect: rank %d of %d members: out of range", c.Rank, n)
 	}
-	for _, m := range c.Members {
+	for i, m := range c.Members {
 		if m.ID == "" || len(m.ID) > maxID {
 			return fmt.Errorf("all-reduce connect: member id %q: must have 1 to %d bytes", m.ID, maxID)
+		}
+		if slices.ContainsFunc(c.Members[:i], func(o Member) bool { return o.ID == m.ID }) {
+			return fmt.Errorf("all-reduce connect: member id %q: is there twice", m.ID)
 		}
 	}
 	return nil

@@ -61,6 +61,16 @@ func TestAbsentMember(t *testing.T) {
 	}
 }
 
+// TestMisuse: impossible member lists are refused before anything is dialled.
+func TestMisuse(t *testing.T) {
+	lists := [][]Member{nil, {{ID: "n0"}, {ID: "n0"}}, {{ID: "n0"}, {}}, {{ID: "n0"}, {ID: strings.Repeat("x", 256)}}}
+	for _, members := range lists {
+		if _, err := Connect(t.Context(), Config{Members: members}); err == nil {
+			t.Errorf("accepted %v", members)
+		}
+	}
+}
+
 // TestDifferentMembers: two nodes with different ideas of the generation do not form a ring.
 func TestDifferentMembers(t *testing.T) {
 	s := newSite(t, 3)
