@@ -125,6 +125,34 @@ func TestAddTwice(t *testing.T) {
 	}
 }
 
+// TestShortStep: a step may have fewer micro-batches than the one before; nothing of that one shows through.
+func TestShortStep(t *testing.T) {
+	groups := ringOf(2, nil)
+	defer closeAll(groups)
+	accs := [2]*Accum{NewAccum(3, 6, -40), NewAccum(3, 6, -40)}
+	for step, micros := range []int{6, 2, 5, 1, 6} {
+		var sums [2]Sum
+		together(groups, func(r int, g *Group) {
+			accs[r].ResetFor(micros)
+			for mb := r; mb < micros; mb += 2 {
+				if err := accs[r].Add(mb, []float32{1, 2, float32(mb)}, 1, 1, 1); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := g.Reduce(t.Context(), testOp(uint64(step)), accs[r], &sums[r]); err != nil {
+				t.Error(err)
+			}
+		})
+		m := float32(micros)
+		if want := []float32{m, 2 * m, m * (m - 1) / 2}; !slices.Equal(sums[0].Grad, want) || sums[1].Tokens != int64(micros) {
+			t.Fatalf("step %d: %+v, want %v", step, sums, want)
+		}
+		if err := accs[0].Add(micros, []float32{0, 0, 0}, 0, 0, 0); err == nil {
+			t.Fatal("a micro-batch beyond the step was accepted")
+		}
+	}
+}
+
 // TestMisuse: the caller's mistakes are errors and change nothing.
 func TestMisuse(t *testing.T) {
 	a := NewAccum(2, 2, -40)

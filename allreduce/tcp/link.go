@@ -67,8 +67,14 @@ func (l *Link) ReadFrame(buf []byte, silence time.Duration) (allreduce.Header, [
 	return allreduce.ReadFrame(l.r, &l.rh, buf)
 }
 
-// Close implements allreduce.Link.
-func (l *Link) Close() error { return l.conn.Close() }
+// Close implements allreduce.Link. TLS's own goodbye may wait for seconds for a peer that reads nothing; the
+// group has said its own, so the connection below goes first.
+func (l *Link) Close() error {
+	if t, ok := l.conn.(interface{ NetConn() net.Conn }); ok {
+		_ = t.NetConn().Close()
+	}
+	return l.conn.Close()
+}
 
 // patient grants every read its own deadline: a slow link that still brings bytes is not silent.
 type patient struct {
