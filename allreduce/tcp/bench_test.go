@@ -14,13 +14,13 @@ import (
 func BenchmarkReduce(b *testing.B) {
 	for _, params := range []int{0, 200_000, 12_600_000} {
 		for n := 1; n <= 3; n++ {
-			b.Run(fmt.Sprintf("params=%d/members=%d", params, n), func(b *testing.B) { benchReduce(b, params, n) })
+			b.Run(fmt.Sprintf("params=%d/members=%d", params, n), func(b *testing.B) { benchReduce(b, params, newSite(b, n).connect(b, 1)) })
 		}
 	}
 }
 
-func benchReduce(b *testing.B, params, n int) {
-	groups := newSite(b, n).connect(b, 1)
+func benchReduce(b *testing.B, params int, groups []*allreduce.Group) {
+	n := len(groups)
 	accs, sums := make([]*allreduce.Accum, n), make([]allreduce.Sum, n)
 	rng := rand.New(rand.NewPCG(1, 1))
 	g := make([]float32, params)
