@@ -27,12 +27,13 @@ type Accum struct {
 	params, micros, unitLog2 int
 
 	scale float64 // 2^-unitLog2
-	limit float64 // 2^62 / the largest M: M values below it cannot overflow an int64
+	limit float64 // 2^62/micros: micros values below it cannot overflow an int64
 	v     []int64 // [params + slotMicros + micros]; its capacity is that of the largest M, to the slot
 }
 
 // NewAccum makes an empty accumulator for params parameters (0 is fine: losses only) and micros micro-batches
-// per step, or at most so many (see ResetFor). The unit of the gradient is 2^unitLog2, -62..0. It panics on arguments out of range.
+// per step, or at most so many (see ResetFor). The unit of the gradient is 2^unitLog2, -62..0. It panics on
+// arguments out of range.
 func NewAccum(params, micros, unitLog2 int) *Accum {
 	if params < 0 || params > maxParams || micros < 1 || micros > maxMicros || unitLog2 < -62 || unitLog2 > 0 {
 		panic(fmt.Sprintf("allreduce.NewAccum(%d, %d, %d): out of range", params, micros, unitLog2))
