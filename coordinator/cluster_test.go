@@ -305,6 +305,36 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	}
 }
 
+// A lost reply may be asked for again, but a spent token does not make its owner somebody else.
+func TestSpentTokenKeepsItsIdentity(t *testing.T) {
+	t.Parallel()
+	a := first(t)
+	tok, err := ca.ParseJoinToken(a.token(1, time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, csr, err := ca.NewKeyAndCSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(id string) error {
+		_, err := enrolOnce(a.ctx(5*time.Second), a.mux.Advertise(), tok,
+			&proto.JoinRequest{TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts("x"), id)})
+		return err
+	}
+	id := ca.NewNodeID()
+	for range 2 {
+		if err := ask(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, other := range []string{a.ID(), ca.NewNodeID()} {
+		if err := ask(other); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("as %s: %v", other, err)
+		}
+	}
+}
+
 func TestNodeComesBackOnAnotherPort(t *testing.T) {
 	t.Parallel()
 	a := first(t)

@@ -2,10 +2,7 @@ package coordinator
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/x509"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,12 +40,13 @@ func (e enrolment) Join(ctx context.Context, req *proto.JoinRequest) (*proto.Joi
 
 // enrol spends the token only after everything else about the request was found good.
 func (c *Coordinator) enrol(req *proto.JoinRequest) (*proto.JoinReply, error) {
-	key, err := keyOf(req.CsrDer)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, "join: "+err.Error())
-	}
 	if n := req.Node; n == nil || len(n.Id) > maxName || len(n.Name) > maxName || len(n.Addr) > 4*maxName {
 		return nil, status.Error(codes.InvalidArgument, "join: the node's id, name or address is missing or too long")
+	}
+	// Key and id together: whoever asks again with a spent token is let in as the node he was, not as another.
+	key, err := ca.RequestHash(req.CsrDer, req.Node.Id)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, "join: "+err.Error())
 	}
 	authority, err := c.authority()
 	if err != nil {
@@ -64,19 +62,6 @@ func (c *Coordinator) enrol(req *proto.JoinRequest) (*proto.JoinReply, error) {
 		return nil, status.Error(codes.PermissionDenied, "join: "+reply.Refusal)
 	}
 	return c.welcome(authority, req.CsrDer, reply.Node)
-}
-
-// keyOf is the SHA-256 of the public key that the request proves to have.
-func keyOf(csr []byte) ([]byte, error) {
-	r, err := x509.ParseCertificateRequest(csr)
-	if err != nil {
-		return nil, fmt.Errorf("certificate request: %w", err)
-	}
-	if err := r.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("certificate request: %w", err)
-	}
-	sum := sha256.Sum256(r.RawSubjectPublicKeyInfo)
-	return sum[:], nil
 }
 
 // authority opens the key that lies sealed in the state.

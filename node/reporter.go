@@ -13,7 +13,9 @@ const (
 	reportEvery = 200 * time.Millisecond
 	// reportLate: when the leading member has not reported a step for so long, every member does.
 	reportLate = 3 * time.Second
-	reportMost = 512 // records in one report
+	// drainTimeout is how long refusals of the last steps are borne with.
+	drainTimeout = 20 * time.Second
+	reportMost   = 512 // records in one report
 )
 
 // reporter carries step records to the ledger in batches, off the hot path. The first member of the ring speaks for
@@ -99,11 +101,17 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// drain returns when every step up to the last is in the ledger.
+// drain returns when every step up to the last is in the ledger. A refusal may pass (the generation has just changed);
+// one that does not is the end of the run.
 func (r *reporter) drain(ctx context.Context) error {
-	for {
-		if err := r.send(ctx, true); err != nil {
+	for deadline := time.Now().Add(drainTimeout); ; {
+		err := r.send(ctx, true)
+		if err != nil && (ctx.Err() != nil || time.Now().After(deadline)) {
 			return err
+		}
+		if err != nil {
+			time.Sleep(reportEvery)
+			continue
 		}
 		r.mu.Lock()
 		left := len(r.pending)

@@ -60,7 +60,7 @@ func (w *worker) restore(spec *proto.Spec) error {
 		return fmt.Errorf("output_dir: %w", err)
 	}
 	rep := replica.New(w.trainer, w.recipe.Rule())
-	done, passed := checkpoint.Restore(w.dir, spec.Run, rep)
+	done, passed := checkpoint.Restore(w.dir, spec.Run, w.heard().Step, rep)
 	for _, err := range passed {
 		w.log.Warn("checkpoint passed over", "err", err)
 	}
@@ -115,7 +115,7 @@ func (w *worker) save(ctx context.Context, a step.Save) (step.Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit); err != nil {
+	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step); err != nil {
 		w.log.Warn("old checkpoints stay", "err", err)
 	}
 	go w.report(ctx, &proto.Report{Checkpoint: &proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}}})
@@ -138,7 +138,7 @@ func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) 
 		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum}
 	}
 	if err := w.reports.drain(ctx); err != nil {
-		return nil, &linkError{err: fmt.Errorf("report steps: %w", err)}
+		return nil, fmt.Errorf("report steps: %w", err)
 	}
 	if w.home {
 		if err := w.writeLog(); err != nil {
@@ -146,7 +146,7 @@ func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) 
 		}
 	}
 	if err := w.report(ctx, r); err != nil {
-		return nil, &linkError{err: err}
+		return nil, err
 	}
 	return step.Closed{}, nil
 }

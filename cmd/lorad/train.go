@@ -15,7 +15,7 @@ import (
 )
 
 type trainCmd struct {
-	Job     string `arg:"" type:"existingfile" help:"Job file (YAML); lorad example prints one."`
+	Job     string `arg:"" help:"Job file (YAML); lorad example prints one."`
 	Detach  bool   `short:"d" help:"Submit and return; needs a running node."`
 	Threads int    `help:"Threads of the engine when this machine trains alone (default: all cores)." placeholder:"N"`
 }
@@ -54,6 +54,9 @@ func (t trainCmd) Run(a *app) error {
 // alone runs the job on a cluster of one that lives as long as the command. Its state is kept beside the output, so
 // that the same command resumes.
 func (t trainCmd) alone(a *app, output string, req *proto.SubmitRequest) error {
+	if err := os.MkdirAll(output, 0o755); err != nil {
+		return err
+	}
 	dir := filepath.Join(output, ".lorad")
 	ctx, stop := context.WithCancel(context.WithoutCancel(a.ctx)) // Ctrl-C is for the run first, not for the node
 	defer stop()

@@ -81,9 +81,14 @@ func writeMeta(path string, m Meta) error {
 }
 
 // Restore puts the newest intact checkpoint of the run into r and returns its step (0: there is none, r is
-// untouched) and what was wrong with newer ones.
-func Restore(dir, run string, r *replica.Replica) (step uint64, passed []error) {
+// untouched) and what was wrong with newer ones. committed is the last step in the ledger: a checkpoint of a later
+// step is left alone, because the records of the steps between died with whoever made them. They are done again, with
+// the same bits.
+func Restore(dir, run string, committed uint64, r *replica.Replica) (step uint64, passed []error) {
 	for _, s := range slices.Backward(List(dir)) {
+		if s > committed {
+			continue
+		}
 		err := load(Path(dir, s), run, s, r)
 		if err == nil {
 			return s, passed
@@ -149,13 +154,18 @@ func List(dir string) []uint64 {
 	return steps
 }
 
-// Rotate removes the oldest checkpoints beyond keep; keep = 0 keeps all.
-func Rotate(dir string, keep int) error {
+// Rotate removes the oldest checkpoints beyond keep, but never the newest one that Restore would take; keep = 0 keeps
+// all.
+func Rotate(dir string, keep int, committed uint64) error {
 	steps := List(dir)
 	if keep <= 0 || len(steps) <= keep {
 		return nil
 	}
-	for _, s := range steps[:len(steps)-keep] {
+	old := steps[:len(steps)-keep]
+	if steps[len(old)] > committed {
+		old = old[:max(0, len(old)-1)]
+	}
+	for _, s := range old {
 		if err := os.RemoveAll(Path(dir, s)); err != nil {
 			return fmt.Errorf("remove old checkpoint: %w", err)
 		}

@@ -47,7 +47,7 @@ func TestRestoreTakesNewestIntact(t *testing.T) {
 		save(t, dir, s)
 	}
 	r := at(0)
-	if step, passed := Restore(dir, "run", r); step != 10 || len(passed) > 0 || r.Digest() != at(10).Digest() {
+	if step, passed := Restore(dir, "run", 10, r); step != 10 || len(passed) > 0 || r.Digest() != at(10).Digest() {
 		t.Fatalf("step %d, passed %v", step, passed)
 	}
 	state := filepath.Join(Path(dir, 10), stateFile)
@@ -56,7 +56,7 @@ func TestRestoreTakesNewestIntact(t *testing.T) {
 	os.WriteFile(state, data, 0o600)
 	os.WriteFile(filepath.Join(Path(dir, 2), metaFile), []byte("{"), 0o600)
 	r = at(0)
-	step, passed := Restore(dir, "run", r)
+	step, passed := Restore(dir, "run", 10, r)
 	if step != 1 || len(passed) != 2 || r.Digest() != at(1).Digest() {
 		t.Fatalf("step %d, passed %v", step, passed)
 	}
@@ -69,7 +69,7 @@ func TestRestoreLeavesOthersAlone(t *testing.T) {
 	dir := t.TempDir()
 	save(t, dir, 3)
 	r := at(0)
-	step, passed := Restore(dir, "another", r)
+	step, passed := Restore(dir, "another", 10, r)
 	if step != 0 || len(passed) != 1 || r.Done() != 0 || !strings.Contains(passed[0].Error(), `belongs to run "run"`) {
 		t.Fatalf("step %d, passed %v", step, passed)
 	}
@@ -92,7 +92,21 @@ func TestRotateKeepsNewest(t *testing.T) {
 	for _, s := range []int{1, 2, 10} {
 		save(t, dir, s)
 	}
-	if err := Rotate(dir, 2); err != nil || !slices.Equal(List(dir), []uint64{2, 10}) {
+	if err := Rotate(dir, 2, 10); err != nil || !slices.Equal(List(dir), []uint64{2, 10}) {
+		t.Fatalf("have %v (%v)", List(dir), err)
+	}
+}
+
+// What is newer than the ledger is not restored, and what would be restored is not rotated away.
+func TestLedgerBoundsWhatIsRestored(t *testing.T) {
+	dir := t.TempDir()
+	for _, s := range []int{1, 2, 5, 10} {
+		save(t, dir, s)
+	}
+	if step, passed := Restore(dir, "run", 4, at(0)); step != 2 || len(passed) > 0 {
+		t.Fatalf("step %d, passed %v", step, passed)
+	}
+	if err := Rotate(dir, 1, 7); err != nil || !slices.Equal(List(dir), []uint64{5, 10}) {
 		t.Fatalf("have %v (%v)", List(dir), err)
 	}
 }

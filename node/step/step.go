@@ -20,11 +20,11 @@ package step
 
 import "fmt"
 
-// Lease is the right of Members to do steps up to Until under one Generation.
+// Lease is the right of Members to do the steps below Until under one Generation.
 type Lease struct {
 	Generation uint64
 	Members    []string // ring order
-	Until      uint64   // a member with Done < Until may do one more step
+	Until      uint64   // steps numbered below it (the first is 1) may be done
 }
 
 // Rank is the place of id in the ring, or -1.
@@ -361,7 +361,7 @@ func (m *Machine) work(gen uint64) []Action {
 		return m.start(Finish{})
 	case m.stopAt != 0 && m.done >= m.stopAt:
 		return m.start(Finish{Paused: true})
-	case m.done >= m.lease.Until:
+	case m.done+1 >= m.lease.Until:
 		return nil // wait for the renewal
 	}
 	for _, micro := range m.mine {
