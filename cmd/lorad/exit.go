@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lorad/ca"
 	"lorad/transport"
 )
 
@@ -52,6 +54,8 @@ func exitCode(err error) int {
 		return own.code
 	case errors.As(err, &net):
 		return exitOfKind(net.Kind)
+	case errors.Is(err, ca.ErrNotToken), errors.Is(err, ca.ErrTokenDamaged), errors.Is(err, ca.ErrTokenVersion):
+		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.Is(err, os.ErrNotExist):
@@ -88,10 +92,14 @@ func exitOfStatus(c codes.Code) int {
 	return exitFailed
 }
 
-// message is the text of an error without gRPC's wrapping.
+// message is the text of an error without gRPC's frame around what the other side said.
 func message(err error) string {
-	if s, ok := status.FromError(err); ok && s.Code() != codes.Unknown {
-		return s.Message()
+	var said interface {
+		error
+		GRPCStatus() *status.Status
 	}
-	return err.Error()
+	if !errors.As(err, &said) {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), said.Error(), said.GRPCStatus().Message(), 1)
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,14 +40,27 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LORAD_DIR", filepath.Join(e.WorkDir, "state"))
 			return layTiny(e.WorkDir, tiny{Steps: 6})
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
 }
 
-// tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.
-type tiny struct {
-	Steps int
-	Name  string
+// exits CODE lorad ARGS... runs a command that must end with that exit code.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		code = failed.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if want := args[0]; strconv.Itoa(code) != want {
+		ts.Fatalf("exit code %d, want %s", code, want)
+	}
 }
+
+// tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.
+type tiny struct{ Steps int }
 
 // layTiny writes base/, data.jsonl and job.yaml.
 func layTiny(dir string, j tiny) error {
@@ -228,16 +243,16 @@ func TestThreeNodesGiveTheBytesOfOne(t *testing.T) {
 	}
 }
 
-// A worker and then the leader are killed, a new node joins: the bytes are those of one undisturbed process.
+// A worker and then the leader are killed: the bytes are those of one undisturbed process.
 func TestKilledNodesLeaveNoTrace(t *testing.T) {
-	j := tiny{Steps: 1200}
+	j := tiny{Steps: 600}
 	_, req := lay(t, j)
 	c := cluster(t, 4)
 	kill := func(i int) func() {
 		return func() { c.nodes[i].cmd.Process.Signal(syscall.SIGKILL) }
 	}
-	second := atStep(600, kill(0))
-	first := atStep(200, kill(3))
+	second := atStep(300, kill(0))
+	first := atStep(100, kill(3))
 	r := trainOn(t, c, 1, req, func(e *proto.FollowEvent) bool {
 		if first != nil && first(e) {
 			first = nil
