@@ -281,7 +281,7 @@ func TestRequestHash(t *testing.T) {
 		}
 		return string(h)
 	}
-	if hash(one, "n1") != hash(one, "n1") {
+	if first := hash(one, "n1"); first != hash(one, "n1") {
 		t.Error("the same request has two hashes")
 	}
 	if hash(one, "n1") == hash(two, "n1") || hash(one, "n1") == hash(one, "n2") {

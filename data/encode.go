@@ -24,7 +24,6 @@ type Encoder struct {
 	front    []int32 // what the post-processor writes before a text: usually BOS or nothing
 	eos      int32
 	template *Template
-	plain    bool // template is PlainTemplate
 }
 
 // NewEncoder joins a tokenizer and a chat template (Jinja; "" = PlainTemplate). date is the day that templates see.

@@ -47,8 +47,6 @@ type record struct {
 	prompt, answer string
 	messages       []Message
 	words          string // its own words without any template, for the difficulty
-	task           string
-	difficulty     *float64 // of the column, if one was asked for
 }
 
 // Message is one turn of a conversation.

@@ -60,6 +60,7 @@ func (r *reporter) push(s *proto.StepRecord) {
 		r.since = time.Now()
 	}
 	r.pending = append(r.pending, s)
+	r.w.appendLog(s)
 }
 
 // evaluated completes the record that is held, if it is that of step done.

@@ -66,7 +66,8 @@ func (w *worker) logged(s *proto.StepRecord) bool {
 	return s.Step%every == 0 || s.Step == 1 || s.EvalLoss != 0 || s.Step == uint64(w.recipe.Plan.Steps())
 }
 
-// appendLog adds a line while the run is on, for whoever follows the file; writeLog replaces it all at the end.
+// appendLog adds a line while the run is on, for whoever follows the file; writeLog replaces it all when the run starts,
+// resumes and ends.
 func (w *worker) appendLog(s *proto.StepRecord) {
 	if !w.home || !w.logged(s) {
 		return

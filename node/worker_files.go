@@ -72,6 +72,9 @@ func (w *worker) restore(spec *proto.Spec) error {
 	w.mu.Unlock()
 	w.machine = step.New(w.node.cfg.ID, w.plan(), done)
 	w.accumFor(done)
+	if w.home {
+		return w.writeLog()
+	}
 	return nil
 }
 
@@ -119,7 +122,7 @@ func (w *worker) save(ctx context.Context, a step.Save) (step.Event, error) {
 		w.log.Warn("old checkpoints stay", "err", err)
 	}
 	go w.report(ctx, &proto.Report{Checkpoint: &proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}}})
-	return step.Saved{Done: a.Done}, nil
+	return step.Saved(a), nil
 }
 
 func (w *worker) writeModel(dir string) error {

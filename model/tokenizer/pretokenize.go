@@ -257,7 +257,7 @@ func parseMetaspace(raw json.RawMessage) (metaspace, error) {
 		}
 	}
 	if c.Type != "Metaspace" || len([]rune(m.replacement)) != 1 {
-		return m, fmt.Errorf("Metaspace: replacement %q is not one character", m.replacement)
+		return m, fmt.Errorf("pre-tokenizer Metaspace: replacement %q is not one character", m.replacement)
 	}
 	if !slices.Contains([]string{"always", "first", "never"}, m.scheme) {
 		return m, unsupported("Metaspace prepend_scheme", m.scheme, "always, first, never")

@@ -148,7 +148,7 @@ func (c *cluster) complete(n *member) {
 		c.answer(n, Applied{a.Done + 1})
 	case Save:
 		n.saved = a.Done
-		c.answer(n, Saved{a.Done})
+		c.answer(n, Saved(a))
 	case Finish:
 		c.answer(n, Closed{})
 	default:
