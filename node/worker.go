@@ -105,7 +105,7 @@ func (w *worker) run(ctx context.Context) uint64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := w.prepare(ctx); err != nil {
-		w.broken(ctx, err)
+		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()
 	}
 	w.reports = newReporter(w)
@@ -116,6 +116,19 @@ func (w *worker) run(ctx context.Context) uint64 {
 	cancel()
 	reporting.Wait()
 	return w.heard().GetLease().GetGeneration()
+}
+
+// unprepared says that this node cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
+// room, another build, a peer that went away) it is this node's trouble and not the run's: the others go on without.
+func (w *worker) unprepared(ctx context.Context, cause error) {
+	if w.home {
+		w.broken(ctx, cause)
+		return
+	}
+	if ctx.Err() == nil {
+		w.log.Error("this node cannot take part in the run", "cause", cause)
+		w.report(ctx, &proto.Report{Outcome: proto.Outcome_ABORTED, Suspect: w.node.cfg.ID, Detail: cause.Error()})
+	}
 }
 
 // broken tells the coordinator that the run cannot go on here, unless this node is only being stopped.

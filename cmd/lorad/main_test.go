@@ -202,7 +202,7 @@ func (d *disturb) show(e *proto.FollowEvent) {
 // trainOn submits to node i and follows to the end, from node i, disturbing on the way.
 func trainOn(t *testing.T, c *localCluster, i int, req *proto.SubmitRequest, d disturb) *proto.Run {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cl, err := dial(ctx, c.nodes[i].dir)
 	if err != nil {
