@@ -163,6 +163,16 @@ func (n *Node) worker(run string) *worker {
 	return n.workers[run]
 }
 
+// committed is the last step of a run in the ledger.
+func (n *Node) committed(run string) uint64 {
+	for _, r := range n.cfg.Control.Runs() {
+		if r.Spec.Run == run {
+			return r.Step
+		}
+	}
+	return 0
+}
+
 // name is how a node is called in messages to people.
 func (n *Node) name(id string) string {
 	for _, p := range n.cfg.Control.Nodes() {

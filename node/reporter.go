@@ -15,6 +15,7 @@ const (
 	reportLate = 3 * time.Second
 	// drainTimeout is how long refusals of the last steps are borne with.
 	drainTimeout = 20 * time.Second
+	drainPause   = 5 * time.Millisecond
 	reportMost   = 512 // records in one report
 )
 
@@ -27,6 +28,7 @@ type reporter struct {
 	mu      sync.Mutex
 	pending []*proto.StepRecord // in order; not yet seen in the ledger
 	held    *proto.StepRecord   // the last one, while its evaluation is under way
+	saved   []*proto.Checkpoint // in order; durable here, not yet reported
 	lead    bool
 	since   time.Time // of the oldest pending record
 	wake    chan struct{}
@@ -75,11 +77,23 @@ func (r *reporter) evaluated(done uint64, loss float64) {
 	r.held = nil
 }
 
+// durable takes a checkpoint that is on this node's disk. It is reported once the ledger has its step.
+func (r *reporter) durable(c *proto.Checkpoint) {
+	r.mu.Lock()
+	r.saved = append(r.saved, c)
+	r.mu.Unlock()
+	r.wakeUp()
+}
+
 // flush has everything sent soon, whoever leads.
 func (r *reporter) flush() {
 	r.mu.Lock()
 	r.hurry = true
 	r.mu.Unlock()
+	r.wakeUp()
+}
+
+func (r *reporter) wakeUp() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -96,17 +110,24 @@ func (r *reporter) run(ctx context.Context) {
 		case <-tick.C:
 		case <-r.wake:
 		}
-		if err := r.send(ctx, false); err != nil && ctx.Err() == nil {
-			r.w.log.Debug("steps not reported yet", "err", err)
+		err := r.send(ctx, false)
+		if err == nil {
+			err = r.sendSaved(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.w.log.Debug("not everything is reported yet", "err", err)
 		}
 	}
 }
 
-// drain returns when every step up to the last is in the ledger. A refusal may pass (the generation has just changed);
+// drain returns when every step and checkpoint up to the last is in the ledger. A refusal may pass (the generation has just changed);
 // one that does not is the end of the run.
 func (r *reporter) drain(ctx context.Context) error {
 	for deadline := time.Now().Add(drainTimeout); ; {
 		err := r.send(ctx, true)
+		if err == nil {
+			err = r.sendSaved(ctx)
+		}
 		if err != nil && (ctx.Err() != nil || time.Now().After(deadline)) {
 			return err
 		}
@@ -115,11 +136,12 @@ func (r *reporter) drain(ctx context.Context) error {
 			continue
 		}
 		r.mu.Lock()
-		left := len(r.pending)
+		left := len(r.pending) + len(r.saved)
 		r.mu.Unlock()
 		if left == 0 {
 			return nil
 		}
+		time.Sleep(drainPause)
 	}
 }
 
@@ -142,6 +164,29 @@ func (r *reporter) send(ctx context.Context, force bool) error {
 	}
 	r.drop(batch[len(batch)-1].Step)
 	return nil
+}
+
+// sendSaved reports the checkpoints whose step is in the ledger.
+func (r *reporter) sendSaved(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		var next *proto.Checkpoint
+		if len(r.saved) > 0 && r.saved[0].Step <= r.w.node.committed(r.w.id) {
+			next = r.saved[0]
+		}
+		r.mu.Unlock()
+		if next == nil {
+			return nil
+		}
+		if err := r.w.report(ctx, &proto.Report{Checkpoint: next}); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		if len(r.saved) > 0 && r.saved[0] == next { // drain and run may both be here
+			r.saved = r.saved[1:]
+		}
+		r.mu.Unlock()
+	}
 }
 
 // settle drops what the ledger has, after comparing it: two members that made different things of one step must not

@@ -261,7 +261,7 @@ func (w *worker) perform(ctx context.Context, a step.Action) step.Event {
 	case step.Evaluate:
 		e, err = w.evaluate(ctx, a)
 	case step.Save:
-		e, err = w.save(ctx, a)
+		e, err = w.save(a)
 	case step.Finish:
 		e, err = w.finish(ctx, a)
 	default:

@@ -113,7 +113,7 @@ func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, err
 }
 
 // save makes the present step durable and tells the coordinator who holds it.
-func (w *worker) save(ctx context.Context, a step.Save) (step.Event, error) {
+func (w *worker) save(a step.Save) (step.Event, error) {
 	done, sum, err := checkpoint.Save(w.dir, w.id, w.replica, w.writeModel)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
@@ -121,7 +121,7 @@ func (w *worker) save(ctx context.Context, a step.Save) (step.Event, error) {
 	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step); err != nil {
 		w.log.Warn("old checkpoints stay", "err", err)
 	}
-	go w.report(ctx, &proto.Report{Checkpoint: &proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}}})
+	w.reports.durable(&proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}})
 	return step.Saved(a), nil
 }
 

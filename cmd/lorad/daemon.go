@@ -94,7 +94,7 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	}
 	d.coordinator, err = coordinator.Open(coordinator.Config{
 		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log,
-		Prepare: d.node.Prepare, Peer: d.node,
+		Prepare: d.node.Prepare, Audit: d.node.Audit, Peer: d.node,
 	})
 	if err != nil {
 		return err

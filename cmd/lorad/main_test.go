@@ -238,6 +238,9 @@ func TestThreeNodesGiveTheBytesOfOne(t *testing.T) {
 	if got, want := view(r, nil).AdapterSHA256, alone(t, j); got != want {
 		t.Errorf("three nodes: %s, one: %s", got, want)
 	}
+	if len(r.Checkpoints) != 2 || len(r.Checkpoints[1].Nodes) == 0 {
+		t.Errorf("checkpoints: %v, want those of steps 25 and 30", r.Checkpoints)
+	}
 	if len(r.Lease.Members) != 3 {
 		t.Errorf("members: %v", r.Lease.Members)
 	}

@@ -107,11 +107,11 @@ func (p *progress) line(r *proto.Run) string {
 }
 
 func (p *progress) eta(r *proto.Run) string {
-	done := r.Step - min(r.Step, p.first)
-	if done == 0 {
+	done, spent := r.Step-min(r.Step, p.first), time.Since(p.started)
+	if done == 0 || spent < time.Second/2 {
 		return "?"
 	}
-	left := time.Since(p.started) / time.Duration(done) * time.Duration(r.Spec.Steps-r.Step)
+	left := spent / time.Duration(done) * time.Duration(r.Spec.Steps-r.Step)
 	return left.Round(time.Second).String()
 }
 

@@ -28,9 +28,12 @@ func (t trainCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	j, err := job.Parse(text)
+	j, notes, err := job.ParseNotes(text)
 	if err != nil {
 		return usage(fmt.Errorf("%s: %w", t.Job, err))
+	}
+	for _, n := range notes {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", t.Job, n)
 	}
 	path, err := filepath.Abs(t.Job)
 	if err != nil {
