@@ -51,6 +51,7 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		HomeNode:       n.cfg.ID,
 		OutputDir:      j.OutputDir,
 		BaseModel:      j.BaseModel,
+		Warnings:       rec.Set.Report.Warnings,
 	}
 	spec.Run = runID(spec)
 	return spec, nil
@@ -64,7 +65,7 @@ func runID(s *proto.Spec) string {
 	for _, f := range s.Files {
 		fmt.Fprintf(h, "%s %x\n", f.Name, f.Sha256)
 	}
-	return slug(s.Name) + "-" + hex.EncodeToString(h.Sum(nil)[:4])
+	return slug(s.Name) + "-" + hex.EncodeToString(h.Sum(nil)[:6])
 }
 
 var notSlug = regexp.MustCompile(`[^a-z0-9]+`)

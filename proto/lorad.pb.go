@@ -322,6 +322,7 @@ type Spec struct {
 	OutputDir       string                 `protobuf:"bytes,9,opt,name=output_dir,json=outputDir,proto3" json:"output_dir,omitempty"`                // absolute, on home_node
 	SubmittedUnixMs int64                  `protobuf:"varint,10,opt,name=submitted_unix_ms,json=submittedUnixMs,proto3" json:"submitted_unix_ms,omitempty"`
 	BaseModel       string                 `protobuf:"bytes,11,opt,name=base_model,json=baseModel,proto3" json:"base_model,omitempty"` // as the user named it; for adapter_config.json and the model card
+	Warnings        []string               `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`                    // what was noticed in the data: truncated, dropped, in both sets
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -431,6 +432,13 @@ func (x *Spec) GetBaseModel() string {
 		return x.BaseModel
 	}
 	return ""
+}
+
+func (x *Spec) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // Lease is what the leader decided: these members may do these steps.
@@ -2818,6 +2826,175 @@ func (x *CreateTokenReply) GetExpiresUnixMs() int64 {
 	return 0
 }
 
+type AuditRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditRequest) Reset() {
+	*x = AuditRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditRequest) ProtoMessage() {}
+
+func (x *AuditRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
+func (*AuditRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *AuditRequest) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+// AuditReply counts what the ledger says was trained on against what the plan says should have been.
+type AuditReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Steps         uint64                 `protobuf:"varint,2,opt,name=steps,proto3" json:"steps,omitempty"`              // committed
+	Planned       uint64                 `protobuf:"varint,3,opt,name=planned,proto3" json:"planned,omitempty"`          // in the whole run
+	Epochs        uint64                 `protobuf:"varint,4,opt,name=epochs,proto3" json:"epochs,omitempty"`            // that all of their steps are committed of
+	Examples      uint64                 `protobuf:"varint,5,opt,name=examples,proto3" json:"examples,omitempty"`        // in the training set
+	Trained       uint64                 `protobuf:"varint,6,opt,name=trained,proto3" json:"trained,omitempty"`          // examples in committed steps, over all epochs
+	Missing       uint64                 `protobuf:"varint,7,opt,name=missing,proto3" json:"missing,omitempty"`          // examples that should be in a committed step and are in none
+	Duplicated    uint64                 `protobuf:"varint,8,opt,name=duplicated,proto3" json:"duplicated,omitempty"`    // examples that are in more than one committed step of the same epoch
+	Mismatched    uint64                 `protobuf:"varint,9,opt,name=mismatched,proto3" json:"mismatched,omitempty"`    // records whose numbers are not those of the planned batch
+	Generations   uint64                 `protobuf:"varint,10,opt,name=generations,proto3" json:"generations,omitempty"` // of the leases that committed steps
+	Findings      []string               `protobuf:"bytes,11,rep,name=findings,proto3" json:"findings,omitempty"`        // what is wrong, in words; empty: clean. At most 20
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuditReply) Reset() {
+	*x = AuditReply{}
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuditReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuditReply) ProtoMessage() {}
+
+func (x *AuditReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
+func (*AuditReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *AuditReply) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *AuditReply) GetSteps() uint64 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *AuditReply) GetPlanned() uint64 {
+	if x != nil {
+		return x.Planned
+	}
+	return 0
+}
+
+func (x *AuditReply) GetEpochs() uint64 {
+	if x != nil {
+		return x.Epochs
+	}
+	return 0
+}
+
+func (x *AuditReply) GetExamples() uint64 {
+	if x != nil {
+		return x.Examples
+	}
+	return 0
+}
+
+func (x *AuditReply) GetTrained() uint64 {
+	if x != nil {
+		return x.Trained
+	}
+	return 0
+}
+
+func (x *AuditReply) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *AuditReply) GetDuplicated() uint64 {
+	if x != nil {
+		return x.Duplicated
+	}
+	return 0
+}
+
+func (x *AuditReply) GetMismatched() uint64 {
+	if x != nil {
+		return x.Mismatched
+	}
+	return 0
+}
+
+func (x *AuditReply) GetGenerations() uint64 {
+	if x != nil {
+		return x.Generations
+	}
+	return 0
+}
+
+func (x *AuditReply) GetFindings() []string {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TokenId       string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
@@ -2830,7 +3007,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2842,7 +3019,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2855,7 +3032,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -2901,7 +3078,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3090,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3103,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -2986,7 +3163,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2998,7 +3175,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3011,7 +3188,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 type PingReply struct {
@@ -3023,7 +3200,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3035,7 +3212,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3048,7 +3225,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PingReply) GetId() string {
@@ -3068,7 +3245,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3257,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3270,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -3120,7 +3297,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3309,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3322,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -3171,7 +3348,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3360,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3373,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3224,7 +3401,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x04R\x04size\"\xd8\x02\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\"\xf4\x02\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
@@ -3239,7 +3416,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x11submitted_unix_ms\x18\n" +
 	" \x01(\x03R\x0fsubmittedUnixMs\x12\x1d\n" +
 	"\n" +
-	"base_model\x18\v \x01(\tR\tbaseModel\"\x93\x01\n" +
+	"base_model\x18\v \x01(\tR\tbaseModel\x12\x1a\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\"\x93\x01\n" +
 	"\x05Lease\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -3435,7 +3613,27 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x10CreateTokenReply\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12&\n" +
-	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\"\x88\x01\n" +
+	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\" \n" +
+	"\fAuditRequest\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\"\xb4\x02\n" +
+	"\n" +
+	"AuditReply\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
+	"\x05steps\x18\x02 \x01(\x04R\x05steps\x12\x18\n" +
+	"\aplanned\x18\x03 \x01(\x04R\aplanned\x12\x16\n" +
+	"\x06epochs\x18\x04 \x01(\x04R\x06epochs\x12\x1a\n" +
+	"\bexamples\x18\x05 \x01(\x04R\bexamples\x12\x18\n" +
+	"\atrained\x18\x06 \x01(\x04R\atrained\x12\x18\n" +
+	"\amissing\x18\a \x01(\x04R\amissing\x12\x1e\n" +
+	"\n" +
+	"duplicated\x18\b \x01(\x04R\n" +
+	"duplicated\x12\x1e\n" +
+	"\n" +
+	"mismatched\x18\t \x01(\x04R\n" +
+	"mismatched\x12 \n" +
+	"\vgenerations\x18\n" +
+	" \x01(\x04R\vgenerations\x12\x1a\n" +
+	"\bfindings\x18\v \x03(\tR\bfindings\"\x88\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x17\n" +
@@ -3478,7 +3676,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
 	"\aABORTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06BROKEN\x10\x042\x9f\x03\n" +
+	"\x06BROKEN\x10\x042\xd6\x03\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -3486,7 +3684,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06GetRun\x12\x17.lorad.v1.GetRunRequest\x1a\r.lorad.v1.Run\x122\n" +
 	"\x04Stop\x12\x15.lorad.v1.StopRequest\x1a\x13.lorad.v1.StopReply\x12:\n" +
 	"\x06Follow\x12\x17.lorad.v1.FollowRequest\x1a\x15.lorad.v1.FollowEvent0\x01\x12G\n" +
-	"\vCreateToken\x12\x1c.lorad.v1.CreateTokenRequest\x1a\x1a.lorad.v1.CreateTokenReply2@\n" +
+	"\vCreateToken\x12\x1c.lorad.v1.CreateTokenRequest\x1a\x1a.lorad.v1.CreateTokenReply\x125\n" +
+	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2@\n" +
 	"\fCoordination\x120\n" +
 	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply2;\n" +
 	"\x05Enrol\x122\n" +
@@ -3510,7 +3709,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -3552,13 +3751,15 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*FollowEvent)(nil),        // 37: lorad.v1.FollowEvent
 	(*CreateTokenRequest)(nil), // 38: lorad.v1.CreateTokenRequest
 	(*CreateTokenReply)(nil),   // 39: lorad.v1.CreateTokenReply
-	(*JoinRequest)(nil),        // 40: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 41: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 42: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 43: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 44: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 45: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 46: lorad.v1.Chunk
+	(*AuditRequest)(nil),       // 40: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 41: lorad.v1.AuditReply
+	(*JoinRequest)(nil),        // 42: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 43: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 44: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 45: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 46: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 47: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 48: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -3610,25 +3811,27 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	34, // 46: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
 	36, // 47: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
 	38, // 48: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	12, // 49: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	40, // 50: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	42, // 51: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	44, // 52: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	45, // 53: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	28, // 54: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	30, // 55: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	32, // 56: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 57: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	35, // 58: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	37, // 59: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	39, // 60: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	25, // 61: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	41, // 62: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	43, // 63: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	46, // 64: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	46, // 65: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	54, // [54:66] is the sub-list for method output_type
-	42, // [42:54] is the sub-list for method input_type
+	40, // 49: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	12, // 50: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	42, // 51: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	44, // 52: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	46, // 53: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	47, // 54: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	28, // 55: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	30, // 56: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	32, // 57: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 58: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	35, // 59: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	37, // 60: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	39, // 61: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	41, // 62: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	25, // 63: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	43, // 64: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	45, // 65: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	48, // 66: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	48, // 67: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	55, // [55:68] is the sub-list for method output_type
+	42, // [42:55] is the sub-list for method input_type
 	42, // [42:42] is the sub-list for extension type_name
 	42, // [42:42] is the sub-list for extension extendee
 	0,  // [0:42] is the sub-list for field type_name
@@ -3658,7 +3861,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

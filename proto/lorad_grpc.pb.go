@@ -28,6 +28,7 @@ const (
 	Control_Stop_FullMethodName        = "/lorad.v1.Control/Stop"
 	Control_Follow_FullMethodName      = "/lorad.v1.Control/Follow"
 	Control_CreateToken_FullMethodName = "/lorad.v1.Control/CreateToken"
+	Control_Audit_FullMethodName       = "/lorad.v1.Control/Audit"
 )
 
 // ControlClient is the client API for Control service.
@@ -41,6 +42,7 @@ type ControlClient interface {
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopReply, error)
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowEvent], error)
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenReply, error)
+	Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error)
 }
 
 type controlClient struct {
@@ -130,6 +132,16 @@ func (c *controlClient) CreateToken(ctx context.Context, in *CreateTokenRequest,
 	return out, nil
 }
 
+func (c *controlClient) Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AuditReply)
+	err := c.cc.Invoke(ctx, Control_Audit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -141,6 +153,7 @@ type ControlServer interface {
 	Stop(context.Context, *StopRequest) (*StopReply, error)
 	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowEvent]) error
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenReply, error)
+	Audit(context.Context, *AuditRequest) (*AuditReply, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -171,6 +184,9 @@ func (UnimplementedControlServer) Follow(*FollowRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedControlServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
+}
+func (UnimplementedControlServer) Audit(context.Context, *AuditRequest) (*AuditReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Audit not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -312,6 +328,24 @@ func _Control_CreateToken_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Audit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AuditRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Audit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Audit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Audit(ctx, req.(*AuditRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -342,6 +376,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateToken",
 			Handler:    _Control_CreateToken_Handler,
+		},
+		{
+			MethodName: "Audit",
+			Handler:    _Control_Audit_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

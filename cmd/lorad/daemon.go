@@ -73,7 +73,7 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	if err != nil {
 		return err
 	}
-	mux, err := transport.Config{Bind: cfg.Bind, Advertise: cfg.Advertise, Identity: creds.Identity}.Listen()
+	mux, err := transport.Config{Bind: cfg.Bind, Advertise: cfg.Advertise, Identity: creds.Identity, Refused: refused(cfg.Log)}.Listen()
 	if err != nil {
 		return err
 	}
@@ -128,6 +128,9 @@ func (d *daemon) close() {
 func credentials(ctx context.Context, cfg daemonConfig, facts *proto.Node) (*coordinator.Credentials, error) {
 	creds, err := coordinator.Load(cfg.Dir)
 	if err == nil {
+		if cfg.Join != "" {
+			fmt.Fprintf(os.Stderr, "this machine is in cluster %s already and starts as it is; to enter another one, use another --dir\n", creds.ClusterID)
+		}
 		return creds, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -165,6 +168,11 @@ func memory() uint64 {
 		}
 	}
 	return 0
+}
+
+// refused logs connections that were turned away.
+func refused(log *slog.Logger) func(net.Addr, error) {
+	return func(from net.Addr, why error) { log.Info("connection refused", "from", from.String(), "why", why) }
 }
 
 func peerID(c net.Conn) (string, bool) {

@@ -70,6 +70,7 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the first signal asks to stop in good order, a second one kills
 	a := &app{ctx: ctx, dir: c.Dir, json: c.Output == "json", stdout: os.Stdout, log: logger(c.Verbose)}
 	if a.dir == "" {
 		a.dir = stateDir()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -54,13 +56,12 @@ func (t trainCmd) Run(a *app) error {
 	return t.alone(a, j.Resolve(req.Dir, nil).OutputDir, req)
 }
 
-// alone runs the job on a cluster of one that lives as long as the command. Its state is kept beside the output, so
-// that the same command resumes.
+// alone runs the job on a cluster of one that lives as long as the command. Its state is kept under the state
+// directory by the path of the output, so that the same command resumes; not in the output, which people publish:
+// there are keys in it.
 func (t trainCmd) alone(a *app, output string, req *proto.SubmitRequest) error {
-	if err := os.MkdirAll(output, 0o755); err != nil {
-		return err
-	}
-	dir := filepath.Join(output, ".lorad")
+	of := sha256.Sum256([]byte(output))
+	dir := filepath.Join(a.dir, "alone", hex.EncodeToString(of[:6]))
 	ctx, stop := context.WithCancel(context.WithoutCancel(a.ctx)) // Ctrl-C is for the run first, not for the node
 	defer stop()
 	d, err := startDaemon(ctx, daemonConfig{Dir: dir, Name: "local", Bind: "127.0.0.1:0", Threads: t.Threads, Bootstrap: true, Log: a.log})
@@ -94,6 +95,9 @@ func (t trainCmd) submit(a *app, c *client, req *proto.SubmitRequest, again stri
 		fmt.Fprintf(os.Stderr, "run %s is on already; step %d of %d\n", r.Spec.Run, r.Step, r.Spec.Steps)
 	default:
 		fmt.Fprintf(os.Stderr, "run %s: %d steps, submitted in %s\n", r.Spec.Run, r.Spec.Steps, time.Since(began).Round(time.Millisecond))
+	}
+	for _, w := range r.Spec.Warnings {
+		fmt.Fprintf(os.Stderr, "data: %s\n", w)
 	}
 	if t.Detach {
 		fmt.Fprintf(os.Stderr, "follow it with: lorad runs logs -f %s\n", r.Spec.Run)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -26,10 +29,31 @@ func version() string {
 			dirty = "-modified"
 		}
 	}
-	if rev == "" {
+	if rev != "" {
+		return rev + dirty
+	}
+	if info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
-	return rev + dirty
+	return "devel-" + fingerprint()
+}
+
+// fingerprint tells builds apart that carry no version (go run): members of one run must be the same program.
+func fingerprint() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "unknown"
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "unknown"
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
 }
 
 func (versionCmd) Run(a *app) error {

@@ -22,33 +22,30 @@ import (
 // called the base model.
 func (r *Recipe) WriteModel(dir string, t engine.Trainer, base string) ([]byte, error) {
 	weights := "adapter_model.safetensors"
+	var cfg *peft.LoraConfig
 	var err error
 	if r.Job.Adapter == job.Full {
 		weights = "model.safetensors"
 		err = r.writeFull(dir, t)
 	} else {
-		err = r.writeAdapter(dir, t, base)
+		cfg, err = r.writeAdapter(dir, t, base)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.WriteFile(filepath.Join(dir, "README.md"), []byte(r.card(base)), 0o644); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, "README.md"), []byte(r.card(base, cfg)), 0o644); err != nil {
 		return nil, err
 	}
 	return hashFile(filepath.Join(dir, weights))
 }
 
-func (r *Recipe) writeAdapter(dir string, t engine.Trainer, base string) error {
-	cfg := r.loraConfig()
-	if r.Job.LoraModelDir != "" {
-		started, _, err := r.adapter()
-		if err != nil {
-			return err
-		}
-		cfg = started
+func (r *Recipe) writeAdapter(dir string, t engine.Trainer, base string) (*peft.LoraConfig, error) {
+	cfg, _, err := r.adapter()
+	if err != nil {
+		return nil, err
 	}
 	cfg.BaseModel = base
-	return peft.Write(dir, *cfg, tensors(t, safetensors.F32))
+	return cfg, peft.Write(dir, *cfg, tensors(t, safetensors.F32))
 }
 
 // writeFull stores the weights as bf16, the type that models of this kind are passed around in; the f32 masters are
@@ -84,7 +81,7 @@ func hashFile(path string) ([]byte, error) {
 }
 
 // card is the README.md of a model repository: front matter that the Hugging Face hub reads, then what was done.
-func (r *Recipe) card(base string) string {
+func (r *Recipe) card(base string, cfg *peft.LoraConfig) string {
 	j := r.Job
 	var b strings.Builder
 	fmt.Fprintf(&b, "---\nbase_model: %s\n", base)
@@ -92,8 +89,8 @@ func (r *Recipe) card(base string) string {
 		b.WriteString("library_name: peft\n")
 	}
 	fmt.Fprintf(&b, "tags:\n- lorad\n---\n\n# %s\n\n", j.Name)
-	if j.Adapter == job.LoRA {
-		fmt.Fprintf(&b, "LoRA adapter of rank %d (alpha %g) for %s, trained with lorad.\n\n", j.LoraR, j.LoraAlpha, base)
+	if cfg != nil {
+		fmt.Fprintf(&b, "LoRA adapter of rank %d (alpha %g) for %s, trained with lorad.\n\n", cfg.R, cfg.Alpha, base)
 	} else {
 		b.WriteString("All weights trained with lorad.\n\n")
 	}
@@ -104,6 +101,6 @@ func (r *Recipe) card(base string) string {
 		fmt.Fprintf(&b, "\nTo load it with PEFT:\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"+
 			"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(%q), \".\")\n```\n", base)
 	}
-	fmt.Fprintf(&b, "\nThe job:\n\n```yaml\n%s```\n", j.YAML())
+	fmt.Fprintf(&b, "\nThe job, its inputs by the names that nodes know them by:\n\n```yaml\n%s```\n", j.YAML())
 	return b.String()
 }
