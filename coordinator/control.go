@@ -252,6 +252,19 @@ func nextSteps(r *proto.Run, after uint64) []*proto.StepRecord {
 	return r.Ledger[after:min(after+followBatch, r.Step)]
 }
 
+// Audit has this node count the ledger of a run against the plan.
+func (s control) Audit(ctx context.Context, req *proto.AuditRequest) (*proto.AuditReply, error) {
+	if s.cfg.Audit == nil {
+		return nil, status.Error(codes.Unimplemented, "audit: this node does not audit; ask another one")
+	}
+	r, err := s.find(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := s.cfg.Audit(ctx, r)
+	return reply, coded(err)
+}
+
 // CreateToken makes a token that lets nodes in. The secret is in the reply and nowhere else.
 func (s control) CreateToken(ctx context.Context, req *proto.CreateTokenRequest) (*proto.CreateTokenReply, error) {
 	ttl := time.Duration(req.TtlMs) * time.Millisecond

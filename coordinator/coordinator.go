@@ -34,7 +34,7 @@ const (
 	snapshotsKept     = 2
 )
 
-// Config is what a coordinator is made of. All fields but Local, Now and Peer are needed.
+// Config is what a coordinator is made of. All fields but Local, Now, Audit and Peer are needed.
 type Config struct {
 	Dir         string // state directory, mode 0700
 	Credentials *Credentials
@@ -48,6 +48,8 @@ type Config struct {
 	// Prepare turns a user's job into a run: it reads, hashes and stores the inputs, and fills in everything but
 	// home node and time of submission. It is called on the node that was asked, which becomes the home node.
 	Prepare func(ctx context.Context, req *proto.SubmitRequest) (*proto.Spec, error)
+	// Audit counts the ledger of a run against the plan that its inputs make. nil: this node does not audit.
+	Audit func(ctx context.Context, run *proto.Run) (*proto.AuditReply, error)
 	// Peer serves FetchBlob and FetchState. Ping is the coordinator's own.
 	Peer proto.PeerServer
 }

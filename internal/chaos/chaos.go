@@ -1,0 +1,150 @@
+// Package chaos decides which faults a cluster is put through, and judges what it made of them.
+//
+// Schedule is a pure function of its spec: the same seed gives the same faults, so that a run that went wrong can be
+// put through the same again. (The moment within a step at which a fault hits is the machine's, not the seed's.)
+// Whoever carries the faults out (lorad chaos) tells Judge what was seen.
+//
+// # The faults
+//
+//   - kill: SIGKILL of one node; it is started again, with its disk, after Down. No goodbye, no flush.
+//   - stop: SIGSTOP of one node for Down, then SIGCONT: to the others it is a machine that hangs with its connections
+//     open, and it comes back believing that no time has passed.
+//   - leader: SIGKILL of the node that leads Raft at that moment, which also trains; started again after Down.
+//   - restart: SIGTERM of one node, which hands over what it can; started again after Down.
+//   - outage: SIGKILL of all nodes at once; all are started again, together, after Down.
+//
+// # Why not otherwise
+//
+// No partition and no full disk: both need rights on the machine (network namespaces, a file system of one's own) that
+// a command for everybody cannot ask for, and a proxy between the nodes or a failing write inside the process would
+// test the proxy. SIGKILL does not lose what the kernel has taken but not yet written: outage is a crash of all
+// processes, and says nothing about a disk that lies about fsync.
+//
+// The generator is SplitMix64 (Steele, Lea, Flood 2014) and not math/rand, whose streams may change between releases.
+package chaos
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// Kind is a sort of fault.
+type Kind string
+
+const (
+	Kill    Kind = "kill"
+	Stop    Kind = "stop"
+	Leader  Kind = "leader"
+	Restart Kind = "restart"
+	Outage  Kind = "outage"
+)
+
+// Kinds lists all of them.
+func Kinds() []Kind { return []Kind{Kill, Stop, Leader, Restart, Outage} }
+
+// Spec is what a schedule is made from.
+type Spec struct {
+	Seed  uint64
+	Kinds []Kind
+	Count int    // faults
+	Nodes int    // of the cluster, numbered from 0
+	Steps uint64 // of the run that is disturbed
+}
+
+// Fault is one disturbance.
+type Fault struct {
+	Kind Kind
+	Node int           // who is hit, except by Leader and Outage
+	Step uint64        // it comes when this step has been committed
+	Wait time.Duration // and so long after, to hit every phase of a step
+	Down time.Duration // how long the node is away
+}
+
+const (
+	maxWait           = 400 * time.Millisecond
+	minDown, maxDown  = 300 * time.Millisecond, 2 * time.Second
+	minStop, maxStop  = time.Second, 6 * time.Second
+	maxCount          = 10_000
+	minNodes, maxNode = 3, 9
+)
+
+// Schedule deals the faults evenly over the run and the kinds evenly over the faults, in an order and with victims,
+// waits and durations that the seed decides.
+func Schedule(s Spec) ([]Fault, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	r := stream{mix(s.Seed + golden)}
+	var bag []Kind
+	faults := make([]Fault, s.Count)
+	for i := range faults {
+		if len(bag) == 0 {
+			bag = slices.Clone(s.Kinds)
+		}
+		k := r.below(len(bag))
+		f := Fault{Kind: bag[k], Node: r.below(s.Nodes), Step: s.step(i, &r), Wait: r.between(0, maxWait)}
+		bag = slices.Delete(bag, k, k+1)
+		f.Down = r.between(minDown, maxDown)
+		if f.Kind == Stop {
+			f.Down = r.between(minStop, maxStop)
+		}
+		faults[i] = f
+	}
+	return faults, nil
+}
+
+func (s Spec) check() error {
+	switch {
+	case len(s.Kinds) == 0:
+		return fmt.Errorf("chaos: faults: none: choose from %v", Kinds())
+	case s.Count < 1 || s.Count > maxCount:
+		return fmt.Errorf("chaos: count: %d: give 1 to %d", s.Count, maxCount)
+	case s.Nodes < minNodes || s.Nodes > maxNode:
+		return fmt.Errorf("chaos: nodes: %d: give %d to %d; fewer have no majority without one", s.Nodes, minNodes, maxNode)
+	case s.Steps < 2*uint64(s.Count):
+		return fmt.Errorf("chaos: steps: %d: too few for %d faults; give at least %d", s.Steps, s.Count, 2*s.Count)
+	}
+	for _, k := range s.Kinds {
+		if !slices.Contains(Kinds(), k) {
+			return fmt.Errorf("chaos: faults: %q is not one of %v", k, Kinds())
+		}
+	}
+	return nil
+}
+
+// step is that of fault i: somewhere in the i-th of Count equal parts of the run's first nine tenths, so that there is
+// work left after the last one.
+func (s Spec) step(i int, r *stream) uint64 {
+	part := func(i int) uint64 { return s.Steps * 9 * uint64(i) / (10 * uint64(s.Count)) }
+	from, to := part(i), part(i+1)
+	return from + uint64(r.below(int(max(1, to-from))))
+}
+
+// stream is SplitMix64.
+type stream struct{ x uint64 }
+
+const golden = 0x9e3779b97f4a7c15 // 2^64 / golden ratio, odd
+
+func (s *stream) next() uint64 {
+	s.x += golden
+	return mix(s.x)
+}
+
+func mix(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// below draws from [0, n).
+func (s *stream) below(n int) int {
+	hi, _ := bits.Mul64(s.next(), uint64(n))
+	return int(hi)
+}
+
+// between draws whole milliseconds from [lo, hi).
+func (s *stream) between(lo, hi time.Duration) time.Duration {
+	return lo + time.Duration(s.below(int((hi-lo)/time.Millisecond)))*time.Millisecond
+}
