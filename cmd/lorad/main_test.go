@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LORAD_DIR", filepath.Join(e.WorkDir, "state"))
 			return layTiny(e.WorkDir, tiny{Steps: 6})
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "eventually": eventually},
 	})
 }
 
@@ -57,6 +57,17 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if want := args[0]; strconv.Itoa(code) != want {
 		ts.Fatalf("exit code %d, want %s", code, want)
 	}
+}
+
+// eventually lorad ARGS... repeats a command until it succeeds: a node that the script started needs a moment.
+func eventually(ts *testscript.TestScript, _ bool, args []string) {
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = ts.Exec(args[0], args[1:]...); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%v", err)
 }
 
 // tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.
@@ -127,7 +138,7 @@ func tinyData() []byte {
 }
 
 // lay puts a tiny job into a new directory and returns the request that submits it.
-func lay(t *testing.T, j tiny) (dir string, req *proto.SubmitRequest) {
+func lay(t testing.TB, j tiny) (dir string, req *proto.SubmitRequest) {
 	t.Helper()
 	dir = t.TempDir()
 	if err := layTiny(dir, j); err != nil {
