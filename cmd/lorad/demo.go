@@ -17,7 +17,6 @@ import (
 	"lorad/engine"
 	"lorad/eval"
 	"lorad/infer"
-	"lorad/node"
 	"lorad/proto"
 )
 
@@ -244,5 +243,3 @@ func (d demoCmd) table(w io.Writer, r demoResult) {
 		"  lorad generate --adapter %s \"Case: ...\\nQuestion: Who is the plaintiff?\\nAnswer:\"\n"+
 		"  lorad up                                   a cluster of your own; it prints the line for the other machines\n", r.AdapterPath)
 }
-
-var _ = node.EmbeddedBase

@@ -9,13 +9,14 @@ import (
 	"lorad/embedded"
 	"lorad/engine"
 	"lorad/infer"
+	"lorad/model/peft"
 	"lorad/node"
 )
 
 type generateCmd struct {
 	Prompt      string  `arg:"" help:"Text to continue; - reads it from standard input."`
 	Adapter     string  `type:"existingdir" help:"PEFT adapter folder." placeholder:"DIR"`
-	BaseModel   string  `default:"embedded" help:"Hugging Face folder, or embedded." placeholder:"DIR"`
+	BaseModel   string  `help:"Hugging Face folder, or embedded (default: what the adapter was trained on, else embedded)." placeholder:"DIR"`
 	MaxNew      int     `default:"64" help:"Tokens to add at most."`
 	Temperature float64 `default:"0" help:"0 is greedy."`
 	TopP        float64 `default:"1" help:"Nucleus sampling."`
@@ -32,7 +33,11 @@ func (g generateCmd) Run(a *app) error {
 		}
 		prompt = string(in)
 	}
-	m, err := infer.Open(baseFolder(g.BaseModel), adapterFolder(g.Adapter), g.Threads)
+	base, err := g.base()
+	if err != nil {
+		return usage(err)
+	}
+	m, err := infer.Open(baseFolder(base), adapterFolder(g.Adapter), g.Threads)
 	if err != nil {
 		return usage(err)
 	}
@@ -41,6 +46,24 @@ func (g generateCmd) Run(a *app) error {
 		return err
 	}
 	return a.print(map[string]string{"prompt": prompt, "completion": text}, func(w io.Writer) { fmt.Fprintln(w, text) })
+}
+
+// base is the base model: as named, or the one that adapter_config.json names.
+func (g generateCmd) base() (string, error) {
+	switch {
+	case g.BaseModel != "":
+		return g.BaseModel, nil
+	case g.Adapter == "":
+		return node.EmbeddedBase, nil
+	}
+	cfg, _, err := peft.Read(os.DirFS(g.Adapter))
+	if err != nil {
+		return "", fmt.Errorf("adapter: %w", err)
+	}
+	if _, err := os.Stat(cfg.BaseModel); cfg.BaseModel != node.EmbeddedBase && err != nil {
+		return "", fmt.Errorf("adapter: its base model %q is not on this machine; give its folder with --base-model", cfg.BaseModel)
+	}
+	return cfg.BaseModel, nil
 }
 
 func baseFolder(name string) fs.FS {
