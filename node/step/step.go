@@ -254,6 +254,7 @@ func (m *Machine) answered(e Event) []Action {
 		if e.Generation == m.lease.Generation {
 			return m.agree(e.Positions)
 		}
+		m.catchUp(furthest(e.Positions)) // the replica is there, whatever became of the generation
 	case Computed:
 		m.computed[e.Micro] = true
 	case Reduced:
@@ -406,17 +407,28 @@ func (p Plan) microsAfter(done uint64) int {
 	return p.Micros(done)
 }
 
-// agree takes what every member declared and lays down the common ground of the generation.
-func (m *Machine) agree(all []Position) []Action {
+// furthest is the first position that no other is ahead of.
+func furthest(all []Position) Position {
 	top := all[0]
 	for _, p := range all[1:] {
 		if p.Done > top.Done {
 			top = p
 		}
 	}
+	return top
+}
+
+// catchUp takes note that the replica holds the state of top.
+func (m *Machine) catchUp(top Position) {
 	if m.done != top.Done {
 		m.advance(top.Done)
 	}
+}
+
+// agree takes what every member declared and lays down the common ground of the generation.
+func (m *Machine) agree(all []Position) []Action {
+	top := furthest(all)
+	m.catchUp(top)
 	evaluated := top.Done
 	for _, p := range all {
 		if p.Done == top.Done {

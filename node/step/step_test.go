@@ -288,6 +288,25 @@ func TestClusterUnderFaults(t *testing.T) {
 	}
 }
 
+// A copy of a peer's state that is complete when its generation is already over has moved the replica all the same: the
+// machine must not offer the old step with the new state, or go on from there.
+func TestCopyOutlivesItsGeneration(t *testing.T) {
+	m := New("a", plan, 0)
+	ring := []string{"a", "b"}
+	m.Handle(Leased{Lease{Generation: 1, Members: ring, Until: 20}})
+	m.Handle(Connected{1})
+	if out := m.Handle(Leased{Lease{Generation: 2, Members: ring, Until: 20}}); !reflect.DeepEqual(out, []Action{Cancel{}}) {
+		t.Fatalf("a new generation interrupts the sync by %v", out)
+	}
+	m.Handle(Synced{1, []Position{{}, {Done: 4}}})
+	if m.Done() != 4 {
+		t.Errorf("the machine is at step %d, its replica at 4", m.Done())
+	}
+	if out := m.Handle(Connected{2}); !reflect.DeepEqual(out, []Action{Sync{2, Position{Done: 4}}}) {
+		t.Errorf("the next generation begins with %+v", out)
+	}
+}
+
 func TestAssignKeepsWhatIsFinished(t *testing.T) {
 	for _, c := range []struct {
 		claims [][]int
