@@ -17,20 +17,26 @@ import (
 	"time"
 )
 
-// localCluster is a cluster of real lorad processes on this machine, for the demo.
+// localCluster is a cluster of real lorad processes on this machine, for the demo and for chaos.
 type localCluster struct {
-	dir   string
-	nodes []*localNode
-	once  sync.Once
+	dir     string
+	prepare func(*localNode) error // nil: nodes start as they are
+	nodes   []*localNode
+	once    sync.Once
 }
 
+// localNode is one node; its process may be killed and started again.
 type localNode struct {
-	name  string
-	dir   string
-	cmd   *exec.Cmd
-	stdin io.Closer // a node started with --until-stdin-closes ends when this process does, however that happens
-	errs  *tail
-	done  chan struct{}
+	name    string
+	dir     string
+	addr    string
+	threads int
+	log     io.Writer // gets everything that the node says; nil: only the end of it is kept, in errs
+	cmd     *exec.Cmd
+	stdin   io.Closer // a node started with --until-stdin-closes ends when this process does, however that happens
+	errs    *tail
+	said    chan []byte   // its first line
+	done    chan struct{} // closed when the process has ended
 }
 
 // started is the line that lorad up and lorad join print with -o json.
@@ -46,11 +52,16 @@ const (
 
 // startCluster starts n nodes: the first makes the cluster, the others join it with a token.
 func startCluster(ctx context.Context, n int) (*localCluster, error) {
-	dir, err := os.MkdirTemp("", "lorad-demo-*")
+	return startPrepared(ctx, n, nil)
+}
+
+// startPrepared starts n nodes each of which prepare has had a look at before.
+func startPrepared(ctx context.Context, n int, prepare func(*localNode) error) (*localCluster, error) {
+	dir, err := os.MkdirTemp("", "lorad-cluster-*")
 	if err != nil {
 		return nil, err
 	}
-	c := &localCluster{dir: dir}
+	c := &localCluster{dir: dir, prepare: prepare}
 	first, err := c.start(ctx, n, "", "up", "--token-uses", strconv.Itoa(n))
 	if err != nil {
 		c.stop()
@@ -65,51 +76,86 @@ func startCluster(ctx context.Context, n int) (*localCluster, error) {
 	return c, nil
 }
 
-// start runs one node and returns when it is part of the cluster. The token goes through the environment: arguments
-// can be read by every user of the machine.
+// start runs one node more and returns when it is part of the cluster.
 func (c *localCluster) start(ctx context.Context, of int, token string, verb ...string) (started, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return started{}, err
-	}
 	i := len(c.nodes) + 1
-	n := &localNode{name: fmt.Sprintf("node-%d", i), dir: filepath.Join(c.dir, strconv.Itoa(i)), errs: &tail{}, done: make(chan struct{})}
-	args := append(verb, "--name", n.name, "--bind", "127.0.0.1:0", "--threads", strconv.Itoa(max(1, runtime.NumCPU()/of)),
-		"--until-stdin-closes", "--dir", n.dir, "-o", "json")
-	n.cmd = exec.Command(program, args...)
-	n.cmd.Stderr = n.errs
-	if token != "" {
-		n.cmd.Env = append(os.Environ(), tokenEnv+"="+token)
+	n := &localNode{
+		name: fmt.Sprintf("node-%d", i), dir: filepath.Join(c.dir, strconv.Itoa(i)), addr: "127.0.0.1:0",
+		threads: max(1, runtime.NumCPU()/of), errs: &tail{},
 	}
-	// Ctrl-C reaches the whole foreground group; the nodes must outlive it until the demo stops them.
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if n.stdin, err = n.cmd.StdinPipe(); err != nil {
+	if c.prepare != nil {
+		if err := c.prepare(n); err != nil {
+			return started{}, err
+		}
+	}
+	if err := n.launch(token, verb...); err != nil {
 		return started{}, err
-	}
-	stdout, err := n.cmd.StdoutPipe()
-	if err != nil {
-		return started{}, err
-	}
-	if err := n.cmd.Start(); err != nil {
-		return started{}, fmt.Errorf("start %s: %w", n.name, err)
 	}
 	c.nodes = append(c.nodes, n)
-	s, err := n.ready(ctx, stdout)
-	go func() { n.cmd.Wait(); close(n.done) }()
+	s, err := n.ready(ctx)
+	n.addr = s.Addr
 	return s, err
 }
 
+// launch starts the node's process. The token goes through the environment: arguments can be read by every user of the
+// machine.
+func (n *localNode) launch(token string, verb ...string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := append(verb, "--name", n.name, "--bind", n.addr, "--threads", strconv.Itoa(n.threads),
+		"--until-stdin-closes", "--dir", n.dir, "-o", "json")
+	cmd := exec.Command(program, args...)
+	cmd.Stderr = n.errs
+	if n.log != nil {
+		cmd.Args = append(cmd.Args, "--verbose")
+		cmd.Stderr = io.MultiWriter(n.errs, n.log)
+	}
+	if token != "" {
+		cmd.Env = append(os.Environ(), tokenEnv+"="+token)
+	}
+	// Ctrl-C reaches the whole foreground group; the nodes must outlive it until they are stopped. A group of its own
+	// also lets a node that is stopped with SIGSTOP end with this process: an orphaned group that has stopped members
+	// gets SIGHUP and SIGCONT (POSIX, _exit).
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe() // not StdoutPipe, which Wait closes
+	if err != nil {
+		return err
+	}
+	cmd.Stdout = w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		r.Close()
+		return fmt.Errorf("start %s: %w", n.name, err)
+	}
+	n.cmd, n.stdin, n.done, n.said = cmd, stdin, make(chan struct{}), make(chan []byte, 1)
+	go firstLine(r, n.said)
+	go func() { cmd.Wait(); close(n.done) }()
+	return nil
+}
+
+// firstLine hands on the first line, and reads on so that the node can always write.
+func firstLine(r io.ReadCloser, to chan<- []byte) {
+	defer r.Close()
+	b := bufio.NewReader(r)
+	line, _ := b.ReadBytes('\n')
+	to <- line
+	io.Copy(io.Discard, b)
+}
+
 // ready waits for the line that says that the node is up.
-func (n *localNode) ready(ctx context.Context, stdout io.Reader) (started, error) {
-	lines := make(chan []byte, 1)
-	go func() {
-		line, _ := bufio.NewReader(stdout).ReadBytes('\n')
-		lines <- line
-	}()
+func (n *localNode) ready(ctx context.Context) (started, error) {
 	var s started
 	select {
-	case line := <-lines:
+	case line := <-n.said:
 		if err := json.Unmarshal(line, &s); err != nil {
+			<-n.done // it has ended, and all that it had to say is there
 			return s, fmt.Errorf("%s did not start: %s", n.name, n.errs)
 		}
 		return s, nil
@@ -125,12 +171,14 @@ func (c *localCluster) stop() {
 	c.once.Do(func() {
 		for _, n := range c.nodes {
 			n.cmd.Process.Signal(syscall.SIGTERM)
+			n.cmd.Process.Signal(syscall.SIGCONT)
 		}
-		late := time.After(stopTimeout)
+		late, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
 		for _, n := range c.nodes {
 			select {
 			case <-n.done:
-			case <-late:
+			case <-late.Done():
 				n.cmd.Process.Kill()
 				<-n.done
 			}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"lorad/internal/chaos"
+)
+
+func chaosOn(t *testing.T, c chaosCmd, j tiny) (chaosResult, error) {
+	t.Helper()
+	t.Setenv(beLorad, "1")
+	dir, _ := lay(t, j)
+	c.Job, c.Out = filepath.Join(dir, "job.yaml"), filepath.Join(dir, "chaos")
+	var out bytes.Buffer
+	err := c.Run(&app{ctx: t.Context(), json: true, stdout: &out, log: slog.New(slog.DiscardHandler)})
+	var r chaosResult
+	if e := json.Unmarshal(out.Bytes(), &r); e != nil && err == nil {
+		t.Fatalf("%v in %s", e, out.String())
+	}
+	return r, err
+}
+
+// Every kind of fault once; the bytes are those of the undisturbed run.
+func TestChaos(t *testing.T) {
+	r, err := chaosOn(t, chaosCmd{Seed: 2, Faults: chaos.Kinds(), Count: 5, Nodes: 3}, tiny{Steps: 500})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[chaos.Kind]int{}
+	for _, f := range r.Faults {
+		kinds[f.Kind]++
+	}
+	if len(kinds) != 5 || r.Generations < 4 || r.SHA256 != r.CleanSHA256 || len(r.SHA256) != 64 || r.Verdict != verdictGood {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Whatever happens to the command, no node outlives it, not even one that is stopped with SIGSTOP at that moment.
+func TestNodesEndWithTheirParent(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			dir, _ := lay(t, tiny{Steps: 100_000})
+			cmd, out := lorad(t, dir, "chaos", "--job", "job.yaml", "--faults", "stop", "--every", "1ms", "--count", "100", "--steps", "400", "--out", "c")
+			pids := waitForStopped(t, cmd.Process.Pid)
+			cmd.Process.Signal(sig)
+			cmd.Wait()
+			for _, pid := range pids {
+				if !gone(pid) {
+					t.Errorf("process %d is still there\n%s", pid, out)
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		})
+	}
+}
+
+// waitForStopped returns the children of a process once one of at least three is stopped.
+func waitForStopped(t *testing.T, parent int) []int {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		out, err := exec.Command("ps", "-o", "pid=,stat=", "--ppid", strconv.Itoa(parent)).Output()
+		fields := strings.Fields(string(out))
+		if err != nil || len(fields) < 6 || !strings.Contains(string(out), " T") {
+			continue
+		}
+		var pids []int
+		for i := 0; i < len(fields); i += 2 {
+			pid, _ := strconv.Atoi(fields[i])
+			pids = append(pids, pid)
+		}
+		return pids
+	}
+	t.Fatal("no node was stopped")
+	return nil
+}
+
+func gone(pid int) bool {
+	for deadline := time.Now().Add(8 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err != nil || strings.Contains(string(stat), ") Z ") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"lorad/internal/chaos"
+	"lorad/proto"
+)
+
+// watch follows a run on all nodes at once, through their deaths, and keeps what any of them ever called committed.
+type watch struct {
+	mu      sync.Mutex
+	seen    progressSeen
+	digests map[uint64]uint64 // by step, as first seen
+	names   map[string]string // node id to name
+	odd     int               // steps that were seen again with another digest
+	changed chan struct{}
+}
+
+// progressSeen is how far the run has been seen.
+type progressSeen struct {
+	step       uint64
+	generation uint64    // of that step
+	at         time.Time // when it was seen
+	growths    int       // how often steps were seen that were new
+	run        *proto.Run
+}
+
+// waited says how a wait ended.
+type waited int
+
+const (
+	waitedFor  waited = iota // what was waited for has come
+	waitedOut                // the time is over
+	waitedVain               // the run or the command is over
+)
+
+func newWatch() *watch {
+	return &watch{digests: map[uint64]uint64{}, changed: make(chan struct{}), names: map[string]string{}}
+}
+
+// follow watches the run on one node until ctx ends.
+func (w *watch) follow(ctx context.Context, dir, run string) {
+	for ctx.Err() == nil {
+		w.session(ctx, dir, run)
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// session lasts as long as the node does.
+func (w *watch) session(ctx context.Context, dir, run string) {
+	c, err := dial(ctx, dir)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if names, err := c.names(ctx); err == nil {
+		w.learn(names)
+	}
+	c.follow(ctx, run, 0, w)
+}
+
+func (w *watch) learn(names map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, name := range names {
+		w.names[id] = name
+	}
+}
+
+// show takes one event. Each session begins at the first step, so that a node that came back with another past than it
+// had is noticed.
+func (w *watch) show(e *proto.FollowEvent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last := w.seen.step
+	for _, s := range e.Steps {
+		if d, known := w.digests[s.Step]; known && d != s.Digest {
+			w.odd++
+		} else if !known {
+			w.digests[s.Step] = s.Digest
+		}
+		if s.Step > w.seen.step {
+			w.seen.step, w.seen.generation, w.seen.at = s.Step, s.Generation, time.Now()
+		}
+	}
+	if w.seen.step > last {
+		w.seen.growths++
+	}
+	if newer(e.Run, w.seen.run) {
+		w.seen.run = e.Run
+	}
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// newer says whether a is a later word on the run than b: nodes are not equally up to date.
+func newer(a, b *proto.Run) bool {
+	return b == nil || ended(a.Phase) || !ended(b.Phase) && (a.Step > b.Step || a.Step == b.Step && a.Lease.GetGeneration() >= b.Lease.GetGeneration())
+}
+
+func (w *watch) now() progressSeen {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seen
+}
+
+func (w *watch) steps() uint64 { return w.now().step }
+
+// leased says whether the run is leased to one of the nodes.
+func (w *watch) leased(nodes []*localNode) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range w.seen.run.GetLease().GetMembers() {
+		if slices.ContainsFunc(nodes, func(n *localNode) bool { return n.name == w.names[id] }) {
+			return true
+		}
+	}
+	return false
+}
+
+// past says whether a step was committed that cannot have been done before the fault at the time `at`. A fault that hits
+// a member of the lease ends the generation, unless it passes by: a node that was stopped may go on as if nothing had
+// been, and when all were killed all may meet again under the old lease. The first steps that are seen after an outage
+// may have been in the log before it.
+func (s *progressSeen) past(before progressSeen, kind chaos.Kind, member bool, at time.Time) bool {
+	switch {
+	case s.step <= before.step:
+		return false
+	case s.generation > before.generation, s.run.GetPhase() == proto.Phase_DONE, !member:
+		return true
+	case kind == chaos.Stop:
+		return s.at.Sub(at) > inFlight
+	}
+	return kind == chaos.Outage && s.growths > before.growths+1
+}
+
+// until waits for a condition, at most d.
+func (w *watch) until(ctx context.Context, d time.Duration, ok func(*progressSeen) bool) waited {
+	timeout := time.NewTimer(d)
+	defer timeout.Stop()
+	for {
+		w.mu.Lock()
+		done, over, changed := ok(&w.seen), w.seen.run != nil && ended(w.seen.run.Phase), w.changed
+		w.mu.Unlock()
+		switch {
+		case done:
+			return waitedFor
+		case over:
+			return waitedVain
+		}
+		select {
+		case <-changed:
+		case <-timeout.C:
+			return waitedOut
+		case <-ctx.Done():
+			return waitedVain
+		}
+	}
+}
+
+// end waits for the run to be over, and says what is wrong if it does not end well.
+func (w *watch) end(ctx context.Context) string {
+	for {
+		last := w.steps()
+		switch w.until(ctx, stuckAfter, func(s *progressSeen) bool { return s.step > last }) {
+		case waitedFor:
+			continue
+		case waitedOut:
+			r := w.now().run
+			return fmt.Sprintf("the run is stuck after step %d: it is %s: %s", last, phase(r.GetPhase()), r.GetReason())
+		}
+		if r := w.now().run; r.GetPhase() != proto.Phase_DONE {
+			return fmt.Sprintf("the run ended %s at step %d: %s", phase(r.GetPhase()), last, r.GetReason())
+		}
+		return ""
+	}
+}
+
+// lost counts the steps that were seen committed and are not in the ledger as they were seen.
+func (w *watch) lost(ledger []*proto.StepRecord) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost := w.odd
+	for step, digest := range w.digests {
+		if step > uint64(len(ledger)) || ledger[step-1].Digest != digest {
+			lost++
+		}
+	}
+	return lost
+}
