@@ -88,6 +88,9 @@ type planner struct {
 // finishing: all steps are done, only the home node's files are missing.
 func (p planner) finishing() bool { return p.run.Step == p.run.Spec.Steps }
 
+// written: a member has the last step's state on its disk. It has said so and says no more.
+func (p planner) written() bool { return len(p.run.AdapterSha256) > 0 }
+
 func (p planner) next(busy string) Decision {
 	switch p.run.Phase {
 	case proto.Phase_PENDING:
@@ -122,20 +125,26 @@ func (p planner) start(busy string) Decision {
 // stopping needs only the old members: they hold the state that the last checkpoint is made of.
 func (p planner) stopping() Decision {
 	l := p.run.Lease
+	if p.written() && !slices.Contains(l.Members, p.run.Spec.HomeNode) {
+		return p.settle("stopped: all steps are done, and its home node %s is away", p.name(p.run.Spec.HomeNode))
+	}
 	if p.dead(l.Members) == "" && !p.broken() {
 		return Decision{}
 	}
 	rest := p.staying()
 	if len(rest) == 0 {
-		return Decision{
-			Command: &proto.Command{Do: &proto.Command_StopRun{StopRun: &proto.StopRun{Run: p.run.Spec.Run, Reason: p.run.Reason, Settle: true}}},
-			Reason:  "stopped: no member is alive to write another checkpoint",
-		}
+		return p.settle("stopped: no member is alive to write another checkpoint")
 	}
 	if w := p.backoff(); w > 0 {
 		return wait("stops again in %d ms", w)
 	}
 	return p.grant(rest, "stops on %s", p.names(rest))
+}
+
+// settle ends a run that is being stopped: there is nobody left to say that it has.
+func (p planner) settle(format string, args ...any) Decision {
+	stop := &proto.StopRun{Run: p.run.Spec.Run, Reason: p.run.Reason, Settle: true}
+	return Decision{Command: &proto.Command{Do: &proto.Command_StopRun{StopRun: stop}}, Reason: fmt.Sprintf(format, args...)}
 }
 
 func (p planner) running() Decision {
