@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+
+	"lorad/coordinator/state"
+	"lorad/node/step"
+	"lorad/proto"
+)
+
+// Mutations of the shell that the invariants must catch.
+const (
+	StaleAccumulator Bug = "an accumulator is not always emptied after a step"
+	KeepDiscarded    Bug = "an accumulator is kept although its micro-batches belong to others now"
+	PartialSum       Bug = "a sum is applied that lacks a micro-batch"
+	RotatesTooMuch   Bug = "old checkpoints are removed although the ledger is behind the newer ones"
+	NeverLate        Bug = "members that do not lead never report, however late the leading one is"
+	NoRecords        Bug = "a state is copied without the records of its steps"
+)
+
+// checks are the invariants. They know the future: the states that an undisturbed run goes through.
+type checks struct {
+	w      *World
+	hashes map[uint64][32]byte // by log index
+	phases map[string]proto.Phase
+	ledger map[string][]*proto.StepRecord // as it was when each step was committed
+	seen   uint64                         // log entries that some replica has applied
+}
+
+const hashEvery = 16 // log entries
+
+func newChecks(w *World) checks {
+	return checks{w: w, hashes: map[uint64][32]byte{}, phases: map[string]proto.Phase{}, ledger: map[string][]*proto.StepRecord{}}
+}
+
+// graph is the documented graph of phases, written down a second time.
+var graph = map[proto.Phase][]proto.Phase{
+	proto.Phase_PHASE_UNSPECIFIED: {proto.Phase_PENDING},
+	proto.Phase_PENDING:           {proto.Phase_RUNNING, proto.Phase_STOPPED},
+	proto.Phase_RUNNING:           {proto.Phase_STOPPING, proto.Phase_STOPPED, proto.Phase_DONE},
+	proto.Phase_STOPPING:          {proto.Phase_STOPPED, proto.Phase_DONE},
+	proto.Phase_STOPPED:           {proto.Phase_PENDING},
+}
+
+// applied looks at a replica that has taken one more entry.
+func (c *checks) applied(n *node, cmd *proto.Command, res state.Result, err error) {
+	if n.applied%hashEvery == 0 {
+		c.replica(n)
+	}
+	if n.applied <= c.seen {
+		return // others have seen it
+	}
+	c.seen = n.applied
+	if err != nil {
+		c.w.note(n.id, "entry %d refused: %v", n.applied, err)
+	}
+	if r := res.Run; r != nil {
+		c.run(r)
+	}
+	if p := cmd.GetReport(); p != nil && err == nil {
+		c.w.note("log", "entry %d: %s reports %d steps, checkpoint %d, %s (generation %d); ledger at %d", n.applied, p.Node, len(p.Steps), p.Checkpoint.GetStep(), p.Outcome, p.Generation, res.Run.Step)
+		c.acknowledged(p, res.Run)
+	}
+	if g := cmd.GetGrantLease(); g != nil && err == nil {
+		c.w.out.Grants++
+		c.w.note("log", "entry %d: %s generation %d %v [%d,%d)", n.applied, g.Run, g.Lease.Generation, g.Lease.Members, g.Lease.From, g.Lease.Until)
+	}
+}
+
+// run: phases move along the graph; the ledger has no gaps and never changes; its digests are those of the
+// undisturbed run.
+func (c *checks) run(r *proto.Run) {
+	id, before := r.Spec.Run, c.phases[r.Spec.Run]
+	if r.Phase != before && !slices.Contains(graph[before], r.Phase) {
+		c.w.fail("%s went from %s to %s: %s", id, before, r.Phase, r.Reason)
+	}
+	if r.Phase != before {
+		c.w.note("log", "%s is %s: %s", id, r.Phase, r.Reason)
+	}
+	c.phases[id] = r.Phase
+	known := c.ledger[id]
+	if uint64(len(r.Ledger)) != r.Step || len(r.Ledger) < len(known) {
+		c.w.fail("%s: ledger of %d records for %d steps, it had %d", id, len(r.Ledger), r.Step, len(known))
+	}
+	if k := len(known); k > 0 && r.Ledger[k-1] != known[k-1] {
+		c.sameLedger(r)
+	}
+	for i := len(known); i < len(r.Ledger); i++ {
+		if s := r.Ledger[i]; s.Step != uint64(i)+1 || s.Digest != c.w.user(id).life.states[i+1] {
+			c.w.fail("%s: record %d is of step %d with digest %016x of %s", id, i+1, s.Step, s.Digest, s.Node)
+		}
+	}
+	c.ledger[id] = r.Ledger
+	c.w.user(id).done = r.Phase == proto.Phase_DONE
+}
+
+// sameLedger: another replica's records are other objects with the same contents.
+func (c *checks) sameLedger(r *proto.Run) {
+	for i, s := range c.ledger[r.Spec.Run] {
+		o := r.Ledger[i]
+		if o.Step != s.Step || o.Digest != s.Digest || o.Generation != s.Generation || o.Node != s.Node {
+			c.w.fail("%s: committed step %d has changed", r.Spec.Run, i+1)
+		}
+	}
+}
+
+// replica: equal index, equal hash.
+func (c *checks) replica(n *node) {
+	h, err := n.machine.Hash()
+	if err != nil {
+		c.w.fail("%s: %v", n.id, err)
+	}
+	if known, ok := c.hashes[n.applied]; ok && known != h {
+		c.w.fail("%s: replicas of the coordinator differ at entry %d", n.id, n.applied)
+	}
+	c.hashes[n.applied] = h
+}
+
+// acknowledged: from now on this checkpoint, or a later one that the ledger knows, can be restored from that disk.
+func (c *checks) acknowledged(p *proto.Report, r *proto.Run) {
+	k := p.Checkpoint
+	if k == nil || !slices.ContainsFunc(r.Checkpoints, func(o *proto.Checkpoint) bool { return o.Step == k.Step && slices.Contains(o.Nodes, p.Node) }) {
+		return
+	}
+	if !bytes.Equal(k.Sha256, digest(replica{k.Step, c.w.user(p.Run).life.states[k.Step]})) {
+		c.w.fail("%s: the checkpoint of step %d holds another state", p.Node, k.Step)
+	}
+	n := c.w.node(p.Node)
+	d := n.disk(p.Run)
+	if d.lost < k.Step {
+		d.acked = max(d.acked, k.Step)
+	}
+	c.durable(n, p.Run)
+}
+
+// durable: what was acknowledged can be restored.
+func (c *checks) durable(n *node, run string) {
+	d := n.disk(run)
+	committed := uint64(len(c.ledger[run]))
+	r, _ := d.restore(committed)
+	if r.done < d.acked {
+		c.w.fail("%s: %s acknowledged the checkpoint of step %d, but from its disk only step %d can be restored (ledger at %d)", run, n.id, d.acked, r.done, committed)
+	}
+}
+
+// holds: one state per step, ever, on any member.
+func (c *checks) holds(run string, r replica, who string) {
+	if want := c.w.user(run).life.states[r.done]; r.hash != want {
+		c.w.fail("%s: %s holds %016x after step %d, an undisturbed run %016x", run, who, r.hash, r.done, want)
+	}
+}
+
+// leased: a step is made by a member, below the end of the lease that it heard.
+func (c *checks) leased(k *worker, a step.Apply) {
+	if k.heard.Rank(k.n.id) < 0 || a.Done+1 >= k.best {
+		c.w.fail("%s: %s makes step %d under generation %d %v, whose end is %d", k.id, k.n.id, a.Done+1, k.heard.Generation, k.heard.Members, k.best)
+	}
+}
+
+// computes: the gradient is of the replica's own step, and not summed twice.
+func (c *checks) computes(k *worker, a step.Compute) {
+	if a.Done != k.replica.done || slices.Contains(k.accum, part{a.Done, a.Micro}) {
+		c.w.fail("%s: %s computes %+v at step %d with %v summed", k.id, k.n.id, a, k.replica.done, k.accum)
+	}
+}
+
+// covers: a sum counts each micro-batch of its step exactly once.
+func (c *checks) covers(k *worker, done uint64, sum []part) {
+	if !slices.Equal(sum, whole(done, k.life.plan.Micros(done))) {
+		c.w.fail("%s: the sum of step %d at %s is made of %v", k.id, done+1, k.n.id, sum)
+	}
+}
+
+// applies: the machine knows which step its replica is at.
+func (c *checks) applies(k *worker, a step.Apply) {
+	if a.Done != k.replica.done {
+		c.w.fail("%s: %s applies step %d to a replica at step %d", k.id, k.n.id, a.Done+1, k.replica.done)
+	}
+}
+
+// honest: what a member tells the others is so.
+func (c *checks) honest(k *worker, p step.Position) {
+	if p.Done != k.replica.done {
+		c.w.fail("%s: %s says that its replica is at step %d, but it is at step %d", k.id, k.n.id, p.Done, k.replica.done)
+	}
+}
+
+func (c *checks) committed() uint64 {
+	var n uint64
+	for _, l := range c.ledger {
+		n += uint64(len(l))
+	}
+	return n
+}
+
+// final: every run ended with the state of an undisturbed one, and all replicas that caught up are equal.
+func (c *checks) final() {
+	for _, n := range c.w.nodes {
+		if n.up {
+			n.applyAll()
+			c.replica(n)
+		}
+	}
+	for _, u := range c.w.users {
+		r := c.w.log.leader.machine.Run(u.run)
+		steps := u.life.plan.Steps
+		if r.Step != steps || !bytes.Equal(r.AdapterSha256, digest(replica{steps, u.life.states[steps]})) {
+			c.w.fail("%s ended at step %d of %d with another adapter", u.run, r.Step, steps)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.ledger)) {
+		for _, n := range c.w.nodes {
+			c.durable(n, id)
+		}
+	}
+}

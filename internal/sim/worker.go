@@ -1,0 +1,381 @@
+package sim
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"lorad/node/step"
+	"lorad/proto"
+)
+
+// worker is node.worker without its engine: it carries the machine's actions out, one long one at a time, and says
+// what came of them.
+type worker struct {
+	n    *node
+	id   string
+	life life
+	home bool
+
+	latest *proto.Run
+	told   bool // latest is on its way to the machine
+
+	machine *step.Machine
+	lease   step.Lease // of the ring
+	heard   step.Lease // by the machine
+	best    uint64     // the furthest end of a lease that was heard here
+	ring    *ring
+	op      *op
+	ending  bool
+	over    bool
+
+	breaking bool // the run, as far as this member knows
+
+	replica replica
+	accum   []part
+	sum     []part
+	record  *proto.StepRecord
+	began   int64
+	reports reporter
+}
+
+// op is a long action in flight.
+type op struct {
+	action    step.Action
+	cancelled bool
+	interrupt func() // what Cancel does; nil: it is not noticed
+}
+
+func newWorker(n *node, r *proto.Run) *worker {
+	k := &worker{n: n, id: r.Spec.Run, life: n.w.user(r.Spec.Run).life, home: r.Spec.HomeNode == n.id, latest: r, began: n.w.now}
+	k.reports.k = k
+	n.w.note(n.id, "%s: prepares for generation %d", k.id, r.Lease.Generation)
+	n.after(n.w.rng.span(20*ms, 400*ms), k.prepare)
+	return k
+}
+
+func (w *World) user(run string) *user {
+	for _, u := range w.users {
+		if u.run == run {
+			return u
+		}
+	}
+	return nil
+}
+
+// tell hands over what the coordinator says; only the newest word counts.
+func (k *worker) tell(r *proto.Run) {
+	k.latest = r
+	if k.told || k.machine == nil {
+		return
+	}
+	k.told = true
+	k.after(k.n.w.rng.span(0, ms), func() { k.told = false; k.news() })
+}
+
+func (k *worker) after(d int64, f func()) {
+	k.n.after(d, func() {
+		if !k.over {
+			f()
+		}
+	})
+}
+
+func (k *worker) alive() bool { return !k.over }
+
+// prepare fetches the inputs and restores the newest checkpoint that the ledger knows of.
+func (k *worker) prepare() {
+	d := k.n.disk(k.id)
+	if !d.inputs && !k.fetch() {
+		k.n.w.note(k.n.id, "%s: cannot prepare", k.id)
+		if k.home {
+			k.n.w.fail("%s lost the inputs at home", k.n.id)
+		}
+		k.report(&proto.Report{Outcome: proto.Outcome_ABORTED, Suspect: k.n.id, Detail: "no inputs"}, func(error) { k.end() })
+		return
+	}
+	d.inputs = true
+	k.replica = replica{0, k.life.states[0]}
+	if r, ok := d.restore(k.latest.Step); ok {
+		k.replica = r
+	}
+	k.machine = step.New(k.n.id, k.life.plan, k.replica.done)
+	k.n.w.note(k.n.id, "%s: begins at step %d (ledger at %d)", k.id, k.replica.done, k.latest.Step)
+	k.accumFor()
+	k.reports.start()
+	k.news()
+}
+
+func (k *worker) fetch() bool {
+	for _, o := range k.n.w.nodes {
+		if o != k.n && k.n.reaches(o) && o.disk(k.id).inputs {
+			return true
+		}
+	}
+	return false
+}
+
+// news is what drive does when it was told something.
+func (k *worker) news() {
+	if k.ending || k.breaking {
+		return
+	}
+	switch k.latest.Phase {
+	case proto.Phase_DONE, proto.Phase_FAILED, proto.Phase_STOPPED:
+		k.cancel()
+		k.ending = true
+		if k.op == nil {
+			k.end()
+		}
+		return
+	}
+	k.perform(k.hear())
+}
+
+// hear turns the coordinator's latest word into events.
+func (k *worker) hear() []step.Action {
+	r := k.latest
+	l := r.Lease
+	k.reports.lead = len(l.Members) > 0 && l.Members[0] == k.n.id
+	k.best = max(k.best, l.Until)
+	var out []step.Action
+	if r.Phase == proto.Phase_STOPPING {
+		out = k.machine.Handle(step.StopWanted{})
+	}
+	k.heard = step.Lease{Generation: l.Generation, Members: l.Members, Until: l.Until}
+	return append(out, k.machine.Handle(step.Leased{Lease: k.heard})...)
+}
+
+func (k *worker) cancel() {
+	if k.op != nil && !k.op.cancelled {
+		k.op.cancelled = true
+		if k.op.interrupt != nil {
+			k.op.interrupt()
+		}
+	}
+}
+
+func (k *worker) perform(actions []step.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case step.Cancel:
+			k.cancel()
+		case step.Disconnect:
+			k.leaveRing("it left")
+		case step.Discard:
+			if k.bug() != KeepDiscarded {
+				k.accum = nil
+			}
+		case step.ReportAborted:
+			k.n.w.note(k.n.id, "%s: gives generation %d up, suspects %q: %s", k.id, a.Generation, a.Suspect, a.Detail)
+			k.reports.flush()
+			k.report(&proto.Report{Generation: a.Generation, Outcome: proto.Outcome_ABORTED, Suspect: a.Suspect, Detail: a.Detail}, nil)
+		case step.ReportBroken:
+			k.broken(a.Detail)
+		default:
+			k.begin(a)
+		}
+	}
+	if k.machine.Over() && k.op == nil && !k.ending && !k.breaking {
+		k.ending = true
+		k.end()
+	}
+}
+
+// broken tells the coordinator that the run cannot go on here. The invariants allow no run to fail: what is reported
+// here must come to nothing.
+func (k *worker) broken(why string) {
+	k.n.w.note(k.n.id, "%s: broken: %s", k.id, why)
+	k.breaking = true
+	k.report(&proto.Report{Outcome: proto.Outcome_BROKEN, Detail: why}, func(error) {
+		k.ending = true
+		k.end()
+	})
+}
+
+// end is the last thing a worker does. The generation in which it ended is what it has heard by then.
+func (k *worker) end() {
+	k.leaveRing("it is done")
+	k.after(k.n.w.delay(), func() {
+		k.over = true
+		delete(k.n.workers, k.id)
+		k.n.ended[k.id] = k.latest.Lease.GetGeneration()
+		k.n.w.note(k.n.id, "%s: worker ends in generation %d at step %d", k.id, k.n.ended[k.id], k.replica.done)
+		k.n.look()
+	})
+}
+
+// begin starts a long action.
+func (k *worker) begin(a step.Action) {
+	o := &op{action: a}
+	k.op = o
+	w := k.n.w
+	switch a := a.(type) {
+	case step.Connect:
+		k.connect(o, a)
+	case step.Sync:
+		k.sync(o, a)
+	case step.Compute:
+		k.wait(o, k.n.speed/2+w.rng.span(0, k.n.speed), func() step.Event { return k.compute(a) })
+	case step.Reduce:
+		k.collective(o, opKey{kindGradient, a.Done}, contribution{parts: k.accum, vote: a.VoteStop}, func(all []contribution) step.Event { return k.reduced(a, all) })
+	case step.Apply:
+		w.checks.leased(k, a)
+		k.wait(o, k.life.applyIn, func() step.Event { return k.apply(a) })
+	case step.Evaluate:
+		k.after(w.rng.span(ms, 30*ms), func() {
+			k.collective(o, opKey{kindEvaluation, a.Done}, contribution{}, func([]contribution) step.Event { return k.evaluated(a) })
+		})
+	case step.Save:
+		k.wait(o, k.n.diskDelay(60*ms), func() step.Event { return k.save(a) })
+	case step.Finish:
+		k.after(k.n.diskDelay(60*ms), func() { k.finish(o, a) })
+	}
+}
+
+func (k *worker) wait(o *op, d int64, f func() step.Event) {
+	k.after(d, func() { k.answer(o, f()) })
+}
+
+// answer feeds the result of a long action back.
+func (k *worker) answer(o *op, e step.Event) {
+	if k.over || k.op != o {
+		return
+	}
+	k.op = nil
+	if k.ending {
+		k.end()
+		return
+	}
+	k.perform(k.machine.Handle(e))
+}
+
+func linkFailed(suspect, detail string) step.Failed {
+	return step.Failed{Link: true, Suspect: suspect, Detail: detail}
+}
+
+// accumFor makes the accumulator ready for the next step.
+func (k *worker) accumFor() {
+	k.record = &proto.StepRecord{}
+	if k.bug() != StaleAccumulator || k.replica.done%7 != 3 {
+		k.accum = nil
+	}
+}
+
+func (k *worker) bug() Bug { return k.n.w.cfg.Bug }
+
+func (k *worker) compute(a step.Compute) step.Event {
+	k.n.w.checks.computes(k, a)
+	k.accum = append(k.accum[:len(k.accum):len(k.accum)], part{a.Done, a.Micro})
+	return step.Computed{Micro: a.Micro}
+}
+
+func (k *worker) reduced(a step.Reduce, all []contribution) step.Event {
+	var parts [][]part
+	var votes int64
+	for _, c := range all {
+		parts = append(parts, c.parts)
+		if c.vote {
+			votes++
+		}
+	}
+	k.sum = add(parts)
+	k.n.w.out.Sums++
+	if k.bug() == PartialSum && k.n.w.rng.between(0, 200) == 0 {
+		k.sum = k.sum[1:]
+	} else {
+		k.n.w.checks.covers(k, a.Done, k.sum)
+	}
+	return step.Reduced{Votes: votes}
+}
+
+func (k *worker) apply(a step.Apply) step.Event {
+	k.n.w.checks.applies(k, a)
+	k.replica = replica{k.replica.done + 1, advance(k.replica.hash, k.sum)}
+	k.n.w.out.Made++
+	k.n.w.checks.holds(k.id, k.replica, k.n.id)
+	r, now := k.record, k.n.w.now
+	r.Step, r.Generation, r.Digest = a.Done+1, k.lease.Generation, k.replica.hash
+	r.Loss = float64(k.replica.hash>>40) / 1024
+	r.Tokens, r.TotalTokens = uint64(len(k.sum)), 2*uint64(len(k.sum))
+	r.DurationUs = uint64(now - k.began)
+	k.began = now
+	k.reports.add(r, k.life.plan.EvalAfter(a.Done+1))
+	k.accumFor()
+	return step.Applied{Done: a.Done + 1}
+}
+
+func (k *worker) evaluated(a step.Evaluate) step.Event {
+	k.reports.evaluated(a.Done)
+	return step.Evaluated{Done: a.Done}
+}
+
+func digest(r replica) []byte {
+	b := make([]byte, 32)
+	binary.LittleEndian.PutUint64(b, r.hash)
+	binary.LittleEndian.PutUint64(b[8:], r.done)
+	return b
+}
+
+func (k *worker) save(a step.Save) step.Event {
+	d := k.n.disk(k.id)
+	d.save(k.replica)
+	d.rotate(k.life.keep, k.latest.Step, k.bug())
+	k.n.w.checks.durable(k.n, k.id)
+	k.reports.durable(&proto.Checkpoint{Step: k.replica.done, Sha256: digest(k.replica), Nodes: []string{k.n.id}})
+	return step.Saved(a)
+}
+
+// finish reports the rest and says how this member's part ended.
+func (k *worker) finish(o *op, a step.Finish) {
+	r := &proto.Report{Outcome: proto.Outcome_PAUSED}
+	if !a.Paused {
+		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: digest(k.replica)}
+	}
+	failed := func(err error) { k.answer(o, step.Failed{Detail: err.Error()}) }
+	k.reports.drain(k.n.w.now+drainTimeout, func(err error) {
+		if err != nil {
+			failed(fmt.Errorf("report steps: %w", err))
+			return
+		}
+		k.report(r, func(err error) {
+			if err != nil {
+				failed(err)
+				return
+			}
+			k.answer(o, step.Closed{})
+		})
+	})
+}
+
+// report fills in who speaks of what, and sends. done may be nil.
+func (k *worker) report(r *proto.Report, done func(error)) {
+	r.Run, r.Node = k.id, k.n.id
+	if r.Generation == 0 {
+		r.Generation = k.latest.Lease.GetGeneration()
+	}
+	k.n.apply(&proto.Command{Do: &proto.Command_Report{Report: r}}, k.alive, func(reply *proto.ApplyReply, refusal error) {
+		if refusal == nil && reply.Stale {
+			refusal = fmt.Errorf("generation %d is over", r.Generation)
+		}
+		if refusal != nil {
+			k.n.w.note(k.n.id, "%s: report was not taken: %v", k.id, refusal)
+		}
+		if done != nil && !k.over {
+			done(refusal)
+		}
+	})
+}
+
+func (k *worker) describe() string {
+	s := fmt.Sprintf("worker at step %d", k.replica.done)
+	if k.op != nil {
+		s += fmt.Sprintf(" in %T%+v", k.op.action, k.op.action)
+	}
+	if len(k.reports.pending) > 0 {
+		s += fmt.Sprintf(", %d steps not in the ledger, from %d on", len(k.reports.pending), k.reports.pending[0].Step)
+	}
+	if k.machine != nil && k.machine.Over() {
+		s += ", over"
+	}
+	return s
+}
