@@ -188,11 +188,13 @@ func (p planner) mayJoin(fresh []string) bool {
 	return slices.ContainsFunc(fresh, func(id string) bool { return p.steadily(id, joinAfter) })
 }
 
-// grant is a new generation that goes on after the last committed step.
+// grant is a new generation that goes on after the last committed step. Its end is never before that of the last one:
+// members may have done every step below that, and what they report must not lie beyond the lease.
 func (p planner) grant(members []string, format string, args ...any) Decision {
 	reason := fmt.Sprintf(format, args...)
 	return p.lease(&proto.Lease{
-		Generation: p.run.Lease.GetGeneration() + 1, Members: members, From: p.run.Step + 1, Until: p.until(),
+		Generation: p.run.Lease.GetGeneration() + 1, Members: members, From: p.run.Step + 1,
+		Until: max(p.until(), p.run.Lease.GetUntil()),
 	}, reason)
 }
 
