@@ -8,8 +8,8 @@
 // Rules it keeps:
 //   - One long action at a time. A new generation cancels only what hangs on a link (Connect, Sync, Reduce,
 //     Evaluate); a finished micro-batch is never thrown away because somebody else died.
-//   - A collective is entered only by members that agreed, in Sync, on the step, on what is evaluated, on
-//     whether to stop and on who owns which micro-batch of the first step. Everything after that follows
+//   - A collective is entered only by members that agreed, in Sync, on the step, on what is evaluated and on
+//     who owns which micro-batch of the first step; whether to stop they vote on with every sum. Everything after that follows
 //     from data all members hold, so nobody waits for a collective that another will not enter.
 //   - A step is done when it is applied. Whoever is behind copies the state of a member that is ahead:
 //     steps are deterministic, so equal step means equal bits, and Sync refuses to go on if it does not.
@@ -55,7 +55,6 @@ func (p Plan) EvalAfter(done uint64) bool {
 type Position struct {
 	Done      uint64 // steps applied
 	Evaluated uint64 // last step after which the validation loss was taken
-	StopAt    uint64 // step at which the members agreed to stop; 0 = none
 	Digest    uint64 // of parameters and optimiser state
 	Computed  []int  // micro-batches of step Done+1 already summed here, ascending
 }
@@ -66,7 +65,8 @@ type Event interface{ event() }
 type (
 	// Leased carries the newest lease of the run; the zero Lease means there is none.
 	Leased struct{ Lease Lease }
-	// StopWanted asks for a checkpoint and a pause at the next step boundary.
+	// StopWanted asks for a checkpoint and a pause at the next step boundary. It holds for the present generation: the
+	// next one may be of the same run resumed, so the shell repeats it as long as the run is to stop.
 	StopWanted struct{}
 	// Connected says that the ring of this generation stands.
 	Connected struct{ Generation uint64 }
@@ -229,6 +229,7 @@ func (m *Machine) leased(l Lease) []Action {
 		return nil
 	}
 	m.synced = false
+	m.stop, m.stopAt = false, 0
 	if m.running != nil && cancellable(m.running) {
 		return []Action{Cancel{}}
 	}
@@ -391,7 +392,7 @@ func (m *Machine) start(a Action) []Action {
 }
 
 func (m *Machine) position() Position {
-	p := Position{Done: m.done, Evaluated: m.evaluated, StopAt: m.stopAt}
+	p := Position{Done: m.done, Evaluated: m.evaluated}
 	for i := range m.plan.microsAfter(m.done) {
 		if m.computed[i] {
 			p.Computed = append(p.Computed, i)
@@ -436,9 +437,6 @@ func (m *Machine) agree(all []Position) []Action {
 		}
 	}
 	m.evaluated = evaluated
-	for _, p := range all {
-		m.stopAt = max(m.stopAt, p.StopAt)
-	}
 	m.synced = true
 	return m.claim(all, top.Done)
 }

@@ -288,6 +288,29 @@ func TestClusterUnderFaults(t *testing.T) {
 	}
 }
 
+// A member may sleep through the end of a run and its resumption; what was wanted then is wanted no more.
+func TestStopEndsWithItsGeneration(t *testing.T) {
+	m := New("a", plan, 0)
+	alone := []string{"a"}
+	m.Handle(Leased{Lease{Generation: 1, Members: alone, Until: 20}})
+	m.Handle(StopWanted{})
+	m.Handle(Connected{1})
+	m.Handle(Leased{Lease{Generation: 2, Members: alone, Until: 20}})
+	m.Handle(Synced{1, []Position{{}}})
+	m.Handle(Connected{2})
+	out := m.Handle(Synced{2, []Position{{}}})
+	for {
+		c, ok := out[len(out)-1].(Compute)
+		if !ok {
+			break
+		}
+		out = m.Handle(Computed{c.Micro})
+	}
+	if r, ok := out[len(out)-1].(Reduce); !ok || r.VoteStop {
+		t.Errorf("%+v: a vote for a stop that generation 1 was asked for", out)
+	}
+}
+
 // A copy of a peer's state that is complete when its generation is already over has moved the replica all the same: the
 // machine must not offer the old step with the new state, or go on from there.
 func TestCopyOutlivesItsGeneration(t *testing.T) {
