@@ -122,14 +122,15 @@ func (p planner) start(busy string) Decision {
 	return p.grant(members, "starts on %s", p.names(members))
 }
 
-// stopping needs only the old members: they hold the state that the last checkpoint is made of.
+// stopping needs only the old members: they hold the state that the last checkpoint is made of. Their lease is renewed
+// as ever, because they agree to stop in the sum of one more step.
 func (p planner) stopping() Decision {
 	l := p.run.Lease
 	if p.written() && !slices.Contains(l.Members, p.run.Spec.HomeNode) {
 		return p.settle("stopped: all steps are done, and its home node %s is away", p.name(p.run.Spec.HomeNode))
 	}
 	if p.dead(l.Members) == "" && !p.broken() {
-		return Decision{}
+		return p.renew()
 	}
 	rest := p.staying()
 	if len(rest) == 0 {
