@@ -301,3 +301,28 @@ func TestCloseAborts(t *testing.T) {
 	}
 	<-groups[1].Done()
 }
+
+// A member may leave between two operations while its neighbour is already far into the next one: frames that nobody
+// will read must not keep Close from returning.
+func TestLeaveWhileNeighbourSends(t *testing.T) {
+	const params = 16 * MaxPayload / 4 // a chunk is more segments than all buffers on the way hold
+	groups := ringOf(2, nil)
+	failed := make(chan error, 1)
+	go func() {
+		var out Sum
+		_, err := groups[0].Reduce(context.Background(), testOp(1), NewAccum(params, 2, -40), &out)
+		failed <- err
+	}()
+	for deadline := time.Now().Add(5 * time.Second); len(groups[1].prev.in) < inDepth && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	closed := make(chan struct{})
+	go func() { groups[1].Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(5 * time.Second):
+		t.Fatal("Close does not return")
+	}
+	abortOf(t, 0, <-failed)
+	groups[0].Close()
+}

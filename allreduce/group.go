@@ -264,7 +264,7 @@ func (g *Group) read(p *peer) {
 				_ = g.abort(p.id, &FenceError{Want: g.header(Beat), Got: h})
 				return
 			}
-			buf = p.deliver(packet{h, payload, buf}, g.dead)
+			buf = p.deliver(packet{h, payload, buf}, g.over)
 		case Abort:
 			_ = g.abort(g.reported(p, payload))
 			return

@@ -63,8 +63,8 @@ func (p *peer) beat(h Header, interval time.Duration) error {
 	return p.writeLocked(h, nil)
 }
 
-// deliver hands a packet to whoever operates the group and returns a buffer for the next frame. After done it
-// drops the packet and returns its own buffer. The operation holds one packet at a time, so of inDepth+2
+// deliver hands a packet to whoever operates the group and returns a buffer for the next frame. After done, when
+// nobody operates it any more, it drops the packet and returns its own buffer. The operation holds one packet at a time, so of inDepth+2
 // buffers one is always free.
 func (p *peer) deliver(k packet, done <-chan struct{}) []byte {
 	select {
