@@ -419,6 +419,17 @@ func furthest(all []Position) Position {
 	return top
 }
 
+// level says whether all members had done the same steps. After the last step there is no sum in which those that are
+// ahead would wait for those that copy from them: they meet once more, or they would be gone before the copy is made.
+func level(all []Position) bool {
+	for _, p := range all {
+		if p.Done != all[0].Done {
+			return false
+		}
+	}
+	return true
+}
+
 // catchUp takes note that the replica holds the state of top.
 func (m *Machine) catchUp(top Position) {
 	if m.done != top.Done {
@@ -437,7 +448,7 @@ func (m *Machine) agree(all []Position) []Action {
 		}
 	}
 	m.evaluated = evaluated
-	m.synced = true
+	m.synced = top.Done < m.plan.Steps || level(all)
 	return m.claim(all, top.Done)
 }
 

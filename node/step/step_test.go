@@ -22,6 +22,7 @@ type member struct {
 	running Action
 	accum   []int // micro-batches of step done+1, in order of arrival
 	saved   uint64
+	met     uint64 // generation whose Sync has been answered here; a second one may follow
 	up      bool
 }
 
@@ -174,6 +175,7 @@ func (c *cluster) collective(n *member) {
 		c.answer(n, Connected{gen})
 	case Sync:
 		all := c.decided[key]
+		n.met = gen
 		for _, p := range all {
 			if p.Done > n.m.Done() {
 				n.accum = nil
@@ -192,7 +194,7 @@ func (c *cluster) collective(n *member) {
 func keyOf(n *member) string {
 	switch n.running.(type) {
 	case Connect, Sync: // entered before the members agree on a step
-		return fmt.Sprintf("%d %T", generationOf(n.running), n.running)
+		return fmt.Sprintf("%d %T %v", generationOf(n.running), n.running, n.met == generationOf(n.running))
 	}
 	return fmt.Sprintf("%d %T %d", generationOf(n.running), n.running, n.m.Done())
 }
@@ -285,6 +287,23 @@ func run(t *testing.T, seed uint64, size int, faults, stops bool) {
 func TestClusterUnderFaults(t *testing.T) {
 	for seed := range uint64(400) {
 		run(t, seed, 1+int(seed%5), seed%4 != 0, seed%7 == 0)
+	}
+}
+
+// Whoever has all steps stays until those that are behind have copied its state: the home node may be one of them, and
+// the run is not done before that one has finished.
+func TestDonorStaysAfterTheLastStep(t *testing.T) {
+	m := New("a", plan, plan.Steps)
+	m.Handle(Leased{Lease{Generation: 1, Members: []string{"a", "b"}, Until: plan.Steps + 1}})
+	m.Handle(Connected{1})
+	there := Position{Done: plan.Steps, Evaluated: plan.Steps}
+	out := m.Handle(Synced{1, []Position{there, {Done: 4}}})
+	if _, ok := out[len(out)-1].(Sync); !ok {
+		t.Errorf("%+v while a member is copying", out)
+	}
+	out = m.Handle(Synced{1, []Position{there, there}})
+	if !reflect.DeepEqual(out, []Action{Finish{}}) {
+		t.Errorf("%+v when all are there", out)
 	}
 }
 
