@@ -240,7 +240,10 @@ func TestBrokenAndSettled(t *testing.T) {
 func TestTokens(t *testing.T) {
 	b := newBench(t)
 	b.ok(putToken("t", 2, 5000))
-	b.refused(Illegal, putToken("t", 2, 5000))
+	b.ok(putToken("t", 2, 5000)) // its reply was lost with a leader
+	other := putToken("t", 2, 5000)
+	other.GetPutToken().Token.SecretSha256 = make([]byte, 32)
+	b.refused(Illegal, other)
 	b.refused(Unknown, useToken("x", 1, "c", 1))
 	b.refused(Mismatch, useToken("t", 2, "c", 1))
 	if n := b.ok(useToken("t", 1, "c", 1)).Node; n.Name != "host-3" || !n.Voter {
@@ -250,6 +253,7 @@ func TestTokens(t *testing.T) {
 	b.refused(Illegal, useToken("t", 1, "a", 2)) // a token does not let anybody pose as node a
 	b.ok(useToken("t", 1, "d", 2))
 	b.ok(useToken("t", 1, "c", 1))
+	b.ok(putToken("t", 2, 5000)) // and making it again does not bring its uses back
 	b.refused(UsedUp, useToken("t", 1, "c", 3))
 	b.now = 5000
 	b.refused(Expired, useToken("t", 1, "c", 1))

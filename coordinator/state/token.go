@@ -18,7 +18,9 @@ func (m *Machine) putToken(t *proto.Token, now int64) (Result, error) {
 	if t.GetId() == "" || len(t.GetSecretSha256()) != 32 || t.GetUsesLeft() == 0 {
 		return Result{}, refuse(Invalid, "put", "token "+t.GetId(), "a token has an id, the SHA-256 of its secret and at least one use")
 	}
-	if m.tokens[t.Id] != nil {
+	if old := m.tokens[t.Id]; old != nil && bytes.Equal(old.SecretSha256, t.SecretSha256) {
+		return Result{}, nil // the same command again, because its first reply was lost with a leader
+	} else if old != nil {
 		return Result{}, refuse(Illegal, "put", "token "+t.Id, "it exists, and a token is made once")
 	}
 	m.bury(now)
