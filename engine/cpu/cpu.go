@@ -67,7 +67,7 @@ type Ops struct {
 
 var _ kernel.Ops[float32] = (*Ops)(nil)
 
-// New returns the best operations for this machine, on so many threads (at least one).
+// New returns the best operations for this machine, on so many threads; 0 or less is as many as the program may use.
 func New(threads int) kernel.Ops[float32] {
 	levels := Available()
 	o, err := NewLevel(threads, levels[len(levels)-1])

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,9 @@ type job struct {
 }
 
 func newTeam(threads int) *team {
-	threads = max(1, threads)
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
 	return &team{threads: threads, busy: make([]atomic.Bool, threads-1)}
 }
 
