@@ -120,7 +120,7 @@ func (n *Node) follow(ctx context.Context, wg *sync.WaitGroup, r *proto.Run) {
 		w.tell(r)
 		return
 	}
-	if !leased(r, n.cfg.ID) || r.Lease.Generation <= n.ended[id] {
+	if !n.wanted(r) {
 		return
 	}
 	w := newWorker(n, r)
@@ -131,6 +131,11 @@ func (n *Node) follow(ctx context.Context, wg *sync.WaitGroup, r *proto.Run) {
 		generation := w.run(ctx)
 		n.end(id, generation)
 	}()
+}
+
+// wanted says whether a run without a worker here needs one.
+func (n *Node) wanted(r *proto.Run) bool {
+	return leased(r, n.cfg.ID) && r.Lease.Generation > n.ended[r.Spec.Run]
 }
 
 func (n *Node) end(run string, generation uint64) {

@@ -99,8 +99,8 @@ func (w *worker) currentReplica() *replica.Replica {
 	return w.replica
 }
 
-// run works until the member's part is over, the run is taken away or ctx ends, and returns the last generation that
-// it knew.
+// run works until the member's part is over, the run is taken away or ctx ends, and returns the generation in which
+// its work ended.
 func (w *worker) run(ctx context.Context) uint64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -115,8 +115,12 @@ func (w *worker) run(ctx context.Context) uint64 {
 	w.disconnect()
 	cancel()
 	reporting.Wait()
-	return w.heard().GetLease().GetGeneration()
+	return w.finalGeneration()
 }
+
+// finalGeneration is that of the last ring, not of the last lease heard of: one that was granted while this member
+// wrote its output is work to do, for which a new worker has to be there.
+func (w *worker) finalGeneration() uint64 { return w.lease.Generation }
 
 // unprepared says that this node cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
 // room, another build, a peer that went away) it is this node's trouble and not the run's: the others go on without.
