@@ -10,16 +10,6 @@ import (
 	"lorad/proto"
 )
 
-// Mutations of the shell that the invariants must catch.
-const (
-	StaleAccumulator Bug = "an accumulator is not always emptied after a step"
-	KeepDiscarded    Bug = "an accumulator is kept although its micro-batches belong to others now"
-	PartialSum       Bug = "a sum is applied that lacks a micro-batch"
-	RotatesTooMuch   Bug = "old checkpoints are removed although the ledger is behind the newer ones"
-	NeverLate        Bug = "members that do not lead never report, however late the leading one is"
-	NoRecords        Bug = "a state is copied without the records of its steps"
-)
-
 // checks are the invariants. They know the future: the states that an undisturbed run goes through.
 type checks struct {
 	w      *World
@@ -62,9 +52,14 @@ func (c *checks) applied(n *node, cmd *proto.Command, res state.Result, err erro
 	if p := cmd.GetReport(); p != nil && err == nil {
 		c.w.note("log", "entry %d: %s reports %d steps, checkpoint %d, %s (generation %d); ledger at %d", n.applied, p.Node, len(p.Steps), p.Checkpoint.GetStep(), p.Outcome, p.Generation, res.Run.Step)
 		c.acknowledged(p, res.Run)
+		if p.Outcome == proto.Outcome_ABORTED {
+			c.w.out.Aborts++
+		}
 	}
 	if g := cmd.GetGrantLease(); g != nil && err == nil {
-		c.w.out.Grants++
+		if res.Run.Lease.GrantedUnixMs == cmd.NowUnixMs {
+			c.w.out.Grants++
+		}
 		c.w.note("log", "entry %d: %s generation %d %v [%d,%d)", n.applied, g.Run, g.Lease.Generation, g.Lease.Members, g.Lease.From, g.Lease.Until)
 	}
 }
@@ -75,6 +70,9 @@ func (c *checks) run(r *proto.Run) {
 	id, before := r.Spec.Run, c.phases[r.Spec.Run]
 	if r.Phase != before && !slices.Contains(graph[before], r.Phase) {
 		c.w.fail("%s went from %s to %s: %s", id, before, r.Phase, r.Reason)
+	}
+	if before == proto.Phase_RUNNING && r.Phase == proto.Phase_STOPPED {
+		c.w.fail("%s was stopped though nobody had asked for it: %s", id, r.Reason)
 	}
 	if r.Phase != before {
 		c.w.note("log", "%s is %s: %s", id, r.Phase, r.Reason)

@@ -155,11 +155,15 @@ func (m *nemesis) cut() {
 	}
 }
 
-// reset breaks one link of a ring.
+// reset breaks one link of a ring, now or at the worst moment.
 func (m *nemesis) reset() {
 	n := m.victim()
 	for _, u := range m.w.users {
 		if k := n.workers[u.run]; k != nil && k.ring != nil {
+			if m.w.rng.percent(50) {
+				k.ring.doomed = true
+				continue
+			}
 			k.ring.die(pick(&m.w.rng, k.ring.members), "reset")
 		}
 	}

@@ -20,6 +20,7 @@ type reporter struct {
 	held    *proto.StepRecord
 	saved   []*proto.Checkpoint
 	lead    bool
+	member  bool // of the newest lease: the others would be refused
 	since   int64
 	hurry   bool
 	busy    bool // in the middle of a round
@@ -129,7 +130,7 @@ func (r *reporter) adopt(donor *reporter) {
 // send reports one batch, if it is this member's turn to, or force.
 func (r *reporter) send(force bool, done func(error)) {
 	r.settle()
-	due := len(r.pending) > 0 && (force || r.lead || r.hurry || r.k.n.w.now-r.since > reportLate)
+	due := len(r.pending) > 0 && r.member && (force || r.lead || r.hurry || r.k.n.w.now-r.since > reportLate)
 	r.hurry = false
 	if !due {
 		done(nil)
@@ -185,7 +186,7 @@ func (r *reporter) drop(upTo uint64) {
 	for i < len(r.pending) && r.pending[i].Step <= upTo {
 		i++
 	}
-	if i == 0 && r.k.bug() != NeverLate {
+	if i == 0 {
 		return // what is pending is as old as it was
 	}
 	r.pending = r.pending[i:]

@@ -27,6 +27,7 @@ type ring struct {
 	ops     []*op     // by rank: the Connect in flight
 	up      bool
 	dead    bool
+	doomed  bool  // a link breaks while the next collective completes
 	seq     []int // by rank: collectives entered
 	colls   []*collective
 }
@@ -215,7 +216,7 @@ func (r *ring) die(suspect, why string) {
 func (r *ring) abort(c *collective, suspect, why string) {
 	for i, o := range c.present {
 		k := r.here[i]
-		if o == nil || k == nil || k.op != o || c.decided && r.w.rng.percent(50) {
+		if o == nil || k == nil || k.op != o || c.decided && r.w.rng.percent(30) {
 			continue
 		}
 		if c.decided {
@@ -265,9 +266,12 @@ func (r *ring) decide(c *collective) {
 		return
 	}
 	c.decided = true
+	if r.doomed {
+		r.w.after(r.w.rng.span(0, 2*ms), func() { r.die(pick(&r.w.rng, r.members), "reset") })
+	}
 	for i, k := range r.here {
 		o := c.present[i]
-		k.after(r.w.delay()/4, func() {
+		k.after(r.w.delay()/2, func() {
 			if c.present[i] == o && k.op == o {
 				c.present[i] = nil
 				if e := c.result[i](c.in); e != nil {

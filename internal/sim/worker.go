@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"lorad/node/step"
 	"lorad/proto"
@@ -28,7 +29,8 @@ type worker struct {
 	ending  bool
 	over    bool
 
-	breaking bool // the run, as far as this member knows
+	breaking bool   // the run, as far as this member knows
+	last     uint64 // generation in which the run was over
 
 	replica replica
 	accum   []part
@@ -90,7 +92,8 @@ func (k *worker) prepare() {
 		if k.home {
 			k.n.w.fail("%s lost the inputs at home", k.n.id)
 		}
-		k.report(&proto.Report{Outcome: proto.Outcome_ABORTED, Suspect: k.n.id, Detail: "no inputs"}, func(error) { k.end() })
+		gen := k.latest.Lease.GetGeneration()
+		k.report(&proto.Report{Generation: gen, Outcome: proto.Outcome_ABORTED, Suspect: k.n.id, Detail: "no inputs"}, func(error) { k.end(gen) })
 		return
 	}
 	d.inputs = true
@@ -121,10 +124,13 @@ func (k *worker) news() {
 	}
 	switch k.latest.Phase {
 	case proto.Phase_DONE, proto.Phase_FAILED, proto.Phase_STOPPED:
+		k.ending, k.last = true, k.latest.Lease.GetGeneration()
 		k.cancel()
-		k.ending = true
+		if k.over {
+			return
+		}
 		if k.op == nil {
-			k.end()
+			k.end(k.last)
 		}
 		return
 	}
@@ -136,6 +142,7 @@ func (k *worker) hear() []step.Action {
 	r := k.latest
 	l := r.Lease
 	k.reports.lead = len(l.Members) > 0 && l.Members[0] == k.n.id
+	k.reports.member = slices.Contains(l.Members, k.n.id)
 	k.best = max(k.best, l.Until)
 	var out []step.Action
 	if r.Phase == proto.Phase_STOPPING {
@@ -177,7 +184,7 @@ func (k *worker) perform(actions []step.Action) {
 	}
 	if k.machine.Over() && k.op == nil && !k.ending && !k.breaking {
 		k.ending = true
-		k.end()
+		k.end(k.lease.Generation)
 	}
 }
 
@@ -186,19 +193,24 @@ func (k *worker) perform(actions []step.Action) {
 func (k *worker) broken(why string) {
 	k.n.w.note(k.n.id, "%s: broken: %s", k.id, why)
 	k.breaking = true
-	k.report(&proto.Report{Outcome: proto.Outcome_BROKEN, Detail: why}, func(error) {
+	r := &proto.Report{Generation: k.lease.Generation, Outcome: proto.Outcome_BROKEN, Detail: why}
+	k.report(r, func(error) {
 		k.ending = true
-		k.end()
+		k.end(k.lease.Generation)
 	})
 }
 
-// end is the last thing a worker does. The generation in which it ended is what it has heard by then.
-func (k *worker) end() {
+// end is the last thing a worker does. It is not started again in the generation that it ended in, but may be in one
+// that it has heard of since.
+func (k *worker) end(generation uint64) {
 	k.leaveRing("it is done")
 	k.after(k.n.w.delay(), func() {
 		k.over = true
 		delete(k.n.workers, k.id)
-		k.n.ended[k.id] = k.latest.Lease.GetGeneration()
+		k.n.ended[k.id] = generation
+		if k.bug() == LateEnd {
+			k.n.ended[k.id] = k.latest.Lease.GetGeneration()
+		}
 		k.n.w.note(k.n.id, "%s: worker ends in generation %d at step %d", k.id, k.n.ended[k.id], k.replica.done)
 		k.n.look()
 	})
@@ -243,7 +255,7 @@ func (k *worker) answer(o *op, e step.Event) {
 	}
 	k.op = nil
 	if k.ending {
-		k.end()
+		k.end(k.last)
 		return
 	}
 	k.perform(k.machine.Handle(e))
@@ -331,6 +343,8 @@ func (k *worker) finish(o *op, a step.Finish) {
 	if !a.Paused {
 		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: digest(k.replica)}
 	}
+	r.Generation = k.lease.Generation                   // what a later generation does is for others to say
+	o.interrupt = func() { k.answer(o, step.Failed{}) } // only the end of the worker interrupts
 	failed := func(err error) { k.answer(o, step.Failed{Detail: err.Error()}) }
 	k.reports.drain(k.n.w.now+drainTimeout, func(err error) {
 		if err != nil {

@@ -18,11 +18,8 @@ type Config struct {
 	Seed  uint64
 	Calm  bool // no faults
 	Bug   Bug  // what the shell does wrong on purpose
-	Verse bool // keep the whole trace, not only its end
+	Whole bool // keep the whole trace, not only its end
 }
-
-// Bug is a mutation of the simulated shell: each must be caught by an invariant.
-type Bug string
 
 // Outcome is what came of a life.
 type Outcome struct {
@@ -36,6 +33,7 @@ type Outcome struct {
 	Sums      uint64 // complete sums of gradients
 	Lost      uint64 // members that did not get a sum which another member got
 	Grants    uint64 // generations
+	Aborts    uint64 // reports that gave one up
 	Snapshots uint64 // replicas of the coordinator that were restored
 	Violation string // "" if every invariant held
 	Trace     []string
@@ -103,7 +101,15 @@ func newWorld(cfg Config) *World {
 
 func (w *World) begin() {
 	for _, n := range w.nodes {
-		n.start()
+		late := int64(0)
+		if w.rng.percent(15) { // joins later
+			late = w.rng.span(0, 30*second)
+		}
+		w.at(late, func() {
+			if !n.up {
+				n.start()
+			}
+		})
 	}
 	w.log.watch()
 	w.wires.watch()
@@ -178,7 +184,7 @@ const (
 
 func (w *World) note(who, format string, args ...any) {
 	w.trace = append(w.trace, line{w.now, who, format, args})
-	if !w.cfg.Verse && len(w.trace) >= 2*traceKept || len(w.trace) > traceMost {
+	if !w.cfg.Whole && len(w.trace) >= 2*traceKept || len(w.trace) > traceMost {
 		w.trace = slices.Delete(w.trace, 0, traceKept)
 	}
 }
