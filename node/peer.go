@@ -1,12 +1,14 @@
 package node
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	pb "google.golang.org/protobuf/proto"
 
 	"lorad/node/blob"
 	"lorad/proto"
@@ -35,7 +37,8 @@ func (n *Node) FetchBlob(req *proto.FetchBlobRequest, out proto.Peer_FetchBlobSe
 	return err
 }
 
-// FetchState serves the replica of a run at an exact step to a member that is behind. Part of proto.PeerServer.
+// FetchState serves the replica of a run at an exact step to a member that is behind: the records that are not in the
+// ledger yet, so that they do not die with this node while the steps live on, and then the state. Part of proto.PeerServer.
 func (n *Node) FetchState(req *proto.FetchStateRequest, out proto.Peer_FetchStateServer) error {
 	w := n.worker(req.Run)
 	if w == nil {
@@ -45,10 +48,49 @@ func (n *Node) FetchState(req *proto.FetchStateRequest, out proto.Peer_FetchStat
 	if rep == nil {
 		return status.Errorf(codes.Unavailable, "run %s: the replica is still being made", req.Run)
 	}
+	if err := writeRecords(chunkWriter{out.Send}, w.reports.unreported(req.Step)); err != nil {
+		return err
+	}
 	if err := rep.EncodeAt(chunkWriter{out.Send}, req.Step); err != nil {
 		return status.Error(codes.FailedPrecondition, fmt.Sprintf("run %s: %v", req.Run, err))
 	}
 	return nil
+}
+
+// maxRecords bounds the records that come with a state, in bytes: a lease of a million steps, never reported.
+const maxRecords = 256 << 20
+
+// writeRecords sends a length (u32, little endian) and a proto.Report with the records.
+func writeRecords(w io.Writer, steps []*proto.StepRecord) error {
+	b, err := pb.Marshal(&proto.Report{Steps: steps})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...))
+	return err
+}
+
+func readRecords(r io.Reader) ([]*proto.StepRecord, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, fmt.Errorf("read step records: %w", err)
+	}
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > maxRecords {
+		return nil, fmt.Errorf("read step records: %d bytes: too long", n)
+	}
+	b, err := io.ReadAll(io.LimitReader(r, int64(n)))
+	if err == nil && len(b) < int(n) {
+		err = io.ErrUnexpectedEOF
+	}
+	var p proto.Report
+	if err == nil {
+		err = pb.Unmarshal(b, &p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read step records: %w", err)
+	}
+	return p.Steps, nil
 }
 
 // chunkWriter turns an io.Writer into a stream of chunks.

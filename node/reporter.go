@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,38 @@ func (r *reporter) evaluated(done uint64, loss float64) {
 	r.held.EvalLoss = loss
 	r.push(r.held)
 	r.held = nil
+}
+
+// unreported lists the records up to a step that are not known to be in the ledger.
+func (r *reporter) unreported(upTo uint64) []*proto.StepRecord {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := slices.Clone(r.pending)
+	if r.held != nil {
+		all = append(all, r.held)
+	}
+	return slices.DeleteFunc(all, func(s *proto.StepRecord) bool { return s.Step > upTo })
+}
+
+// adopt takes over the records that came with the state of a peer. Whoever has the state of a step that is not in the
+// ledger must be able to report it: the peer may die with its records, and the steps that follow would find a gap.
+func (r *reporter) adopt(steps []*proto.StepRecord, evalAfter func(done uint64) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held = nil // of a step that the peer has left behind; its record is among these, or in the ledger
+	var last uint64
+	if n := len(r.pending); n > 0 {
+		last = r.pending[n-1].Step
+	}
+	for i, s := range steps {
+		switch {
+		case s.Step <= last:
+		case i == len(steps)-1 && s.EvalLoss == 0 && evalAfter(s.Step):
+			r.held = s
+		default:
+			r.push(s)
+		}
+	}
 }
 
 // durable takes a checkpoint that is on this node's disk. It is reported once the ledger has its step.

@@ -64,7 +64,7 @@ type worker struct {
 
 func newWorker(n *Node, r *proto.Run) *worker {
 	home := r.Spec.HomeNode == n.cfg.ID
-	return &worker{
+	w := &worker{
 		node:   n,
 		id:     r.Spec.Run,
 		log:    n.cfg.Log.With("run", r.Spec.Run),
@@ -74,6 +74,8 @@ func newWorker(n *Node, r *proto.Run) *worker {
 		news:   make(chan struct{}, 1),
 		began:  time.Now(),
 	}
+	w.reports = newReporter(w)
+	return w
 }
 
 // tell hands over what the coordinator says of the run now; only the newest word counts.
@@ -108,7 +110,6 @@ func (w *worker) run(ctx context.Context) uint64 {
 		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()
 	}
-	w.reports = newReporter(w)
 	var reporting sync.WaitGroup
 	reporting.Go(func() { w.reports.run(ctx) })
 	w.drive(ctx)
@@ -377,9 +378,15 @@ func (w *worker) copyState(ctx context.Context, donor string, at step.Position) 
 	if err != nil {
 		return err
 	}
-	if err := w.replica.Decode(&chunkReader{recv: stream.Recv}); err != nil {
+	src := &chunkReader{recv: stream.Recv}
+	records, err := readRecords(src)
+	if err != nil {
 		return err
 	}
+	if err := w.replica.Decode(src); err != nil {
+		return err
+	}
+	w.reports.adopt(records, w.plan().EvalAfter)
 	w.log.Info("copied the state of a peer", "step", at.Done, "from", w.node.name(donor))
 	w.accumFor(at.Done)
 	return nil

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"bytes"
+	"slices"
 	"testing"
 
 	"lorad/node/step"
@@ -23,5 +25,52 @@ func TestLeaseGrantedDuringTheLastAction(t *testing.T) {
 	}
 	if !n.wanted(run(19)) {
 		t.Error("the next generation is not taken up")
+	}
+}
+
+// The records that only a donor has travel with its state: it may die before it has reported them.
+func TestRecordsTravelWithTheState(t *testing.T) {
+	donor, behind := newReporter(&worker{}), newReporter(&worker{})
+	add := func(r *reporter, hold bool, steps ...uint64) {
+		for _, s := range steps {
+			r.add(&proto.StepRecord{Step: s, Digest: s * 7}, hold)
+		}
+	}
+	add(donor, false, 4, 5, 6)
+	add(donor, true, 7)
+	add(behind, false, 4)
+	add(behind, true, 5)
+	evalAfter := func(done uint64) bool { return done == 5 || done == 7 }
+	var wire bytes.Buffer
+	if err := writeRecords(&wire, donor.unreported(7)); err != nil {
+		t.Fatal(err)
+	}
+	wire.WriteString("state")
+	records, err := readRecords(&wire)
+	if err != nil || wire.String() != "state" {
+		t.Fatalf("%v, %q is left", err, wire.String())
+	}
+	behind.adopt(records, evalAfter)
+	var got []uint64
+	for _, s := range behind.pending {
+		got = append(got, s.Step, s.Digest)
+	}
+	if !slices.Equal(got, []uint64{4, 28, 5, 35, 6, 42}) || behind.held.GetStep() != 7 {
+		t.Errorf("pending %v, held %v", got, behind.held)
+	}
+	behind.evaluated(7, 1.5)
+	if last := behind.pending[len(behind.pending)-1]; last.Step != 7 || last.EvalLoss != 1.5 {
+		t.Errorf("the last record is %v", last)
+	}
+	if early := donor.unreported(5); len(early) != 2 {
+		t.Errorf("up to step 5: %v", early)
+	}
+}
+
+func TestRecordsOfALiar(t *testing.T) {
+	for _, b := range [][]byte{{}, {1, 0}, {255, 255, 255, 255}, {4, 0, 0, 0, 1}, {2, 0, 0, 0, 255, 255}} {
+		if _, err := readRecords(bytes.NewReader(b)); err == nil {
+			t.Errorf("%v was taken", b)
+		}
 	}
 }
