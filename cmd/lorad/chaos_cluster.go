@@ -19,6 +19,8 @@ import (
 const (
 	// stuckAfter is how long after a fault, or after any step, the next step may take before the run is called stuck.
 	stuckAfter = time.Minute
+	// politeTimeout is how long a node may take to end after SIGTERM.
+	politeTimeout = 15 * time.Second
 	// inFlight is how long a step that was done before a fault may take to get into the ledger: members report in
 	// batches.
 	inFlight = 400 * time.Millisecond
@@ -102,10 +104,8 @@ func (e *experiment) guard(n *localNode) {
 	done := n.done
 	e.work.Go(func() {
 		<-done
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if !e.down[n] {
-			e.deaths = append(e.deaths, fmt.Sprintf("%s ended by itself: %s", n.name, n.errs))
+		if e.isUp(n) {
+			e.died("%s ended by itself: %s", n.name, n.errs.last())
 		}
 	})
 }
@@ -154,11 +154,11 @@ func (e *experiment) inject(f chaos.Fault) faultView {
 	if len(victims) > 1 {
 		v.Node = "all"
 	}
-	before, member := e.watch.now(), e.watch.leased(victims)
+	before, hit := e.watch.now(), e.watch.reached(victims)
 	v.AtStep = before.step
 	at := time.Now()
 	e.hit(f, victims)
-	recovered := func(now *progressSeen) bool { return now.past(before, f.Kind, member, at) }
+	recovered := func(now *progressSeen) bool { return now.past(before, f.Kind, hit, at) }
 	if e.watch.until(e.ctx, stuckAfter, recovered) == waitedFor {
 		v.RecoveredMS = time.Since(at).Milliseconds()
 	}
@@ -264,10 +264,29 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
 	}
 }
 
+// ended waits for a node that was told to end, and makes it if it does not.
+func (e *experiment) ended(n *localNode) {
+	select {
+	case <-n.done:
+		return
+	case <-time.After(politeTimeout):
+		e.died("%s did not end within %s of SIGTERM: %s", n.name, politeTimeout, n.errs.last())
+	case <-e.ctx.Done():
+	}
+	n.cmd.Process.Kill()
+	<-n.done
+}
+
+func (e *experiment) died(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deaths = append(e.deaths, fmt.Sprintf(format, args...))
+}
+
 // comeBack ends a fault for one of its victims. When the experiment is over, nothing is started any more.
 func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
 	if f.Kind != chaos.Stop {
-		<-n.done
+		e.ended(n)
 		n.stdin.Close()
 	}
 	select {
@@ -279,9 +298,7 @@ func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
 	} else if e.ctx.Err() != nil {
 		return
 	} else if err := n.launch("", "up"); err != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.deaths = append(e.deaths, err.Error())
+		e.died("%v", err)
 		return
 	}
 	e.mu.Lock()

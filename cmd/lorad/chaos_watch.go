@@ -114,32 +114,48 @@ func (w *watch) now() progressSeen {
 
 func (w *watch) steps() uint64 { return w.now().step }
 
-// leased says whether the run is leased to one of the nodes.
-func (w *watch) leased(nodes []*localNode) bool {
+// reach says which members of the lease a fault hits.
+type reach int
+
+const (
+	nobody reach = iota
+	somebody
+	everybody
+)
+
+// reached says how many members of the lease are among the nodes.
+func (w *watch) reached(nodes []*localNode) reach {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, id := range w.seen.run.GetLease().GetMembers() {
+	members, hit := w.seen.run.GetLease().GetMembers(), 0
+	for _, id := range members {
 		if slices.ContainsFunc(nodes, func(n *localNode) bool { return n.name == w.names[id] }) {
-			return true
+			hit++
 		}
 	}
-	return false
+	switch hit {
+	case 0:
+		return nobody
+	case len(members):
+		return everybody
+	}
+	return somebody
 }
 
 // past says whether a step was committed that cannot have been done before the fault at the time `at`. A fault that hits
-// a member of the lease ends the generation, unless it passes by: a node that was stopped may go on as if nothing had
-// been, and when all were killed all may meet again under the old lease. The first steps that are seen after an outage
-// may have been in the log before it.
-func (s *progressSeen) past(before progressSeen, kind chaos.Kind, member bool, at time.Time) bool {
+// some members of the lease ends the generation, but for a node that was stopped and goes on as if nothing had been. If
+// it kills all of them they may meet again under the old lease; the first steps that are seen then may have been in
+// the log before.
+func (s *progressSeen) past(before progressSeen, kind chaos.Kind, hit reach, at time.Time) bool {
 	switch {
 	case s.step <= before.step:
 		return false
-	case s.generation > before.generation, s.run.GetPhase() == proto.Phase_DONE, !member:
+	case s.generation > before.generation, s.run.GetPhase() == proto.Phase_DONE, hit == nobody:
 		return true
 	case kind == chaos.Stop:
 		return s.at.Sub(at) > inFlight
 	}
-	return kind == chaos.Outage && s.growths > before.growths+1
+	return hit == everybody && s.growths > before.growths+1
 }
 
 // until waits for a condition, at most d.
