@@ -31,6 +31,7 @@ type reporter struct {
 	held    *proto.StepRecord   // the last one, while its evaluation is under way
 	saved   []*proto.Checkpoint // in order; durable here, not yet reported
 	lead    bool
+	member  bool      // of the newest lease: the others would be refused
 	since   time.Time // of the oldest pending record
 	wake    chan struct{}
 	hurry   bool
@@ -45,6 +46,7 @@ func (r *reporter) setLead(run *proto.Run, self string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lead = len(members) > 0 && members[0] == self
+	r.member = slices.Contains(members, self)
 }
 
 // add takes the record of a step that was made; with hold, once evaluated has been called.
@@ -161,7 +163,10 @@ func (r *reporter) drain(ctx context.Context) error {
 		if err == nil {
 			err = r.sendSaved(ctx)
 		}
-		if err != nil && (ctx.Err() != nil || time.Now().After(deadline)) {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && time.Now().After(deadline) {
 			return err
 		}
 		if err != nil {
@@ -185,7 +190,7 @@ func (r *reporter) send(ctx context.Context, force bool) error {
 		return err
 	}
 	r.mu.Lock()
-	due := len(r.pending) > 0 && (force || r.lead || r.hurry || time.Since(r.since) > reportLate)
+	due := len(r.pending) > 0 && r.member && (force || r.lead || r.hurry || time.Since(r.since) > reportLate)
 	batch := append([]*proto.StepRecord(nil), r.pending[:min(len(r.pending), reportMost)]...)
 	r.hurry = false
 	r.mu.Unlock()
@@ -253,6 +258,9 @@ func (r *reporter) drop(upTo uint64) {
 	i := 0
 	for i < len(r.pending) && r.pending[i].Step <= upTo {
 		i++
+	}
+	if i == 0 {
+		return // what is pending is as old as it was
 	}
 	r.pending = r.pending[i:]
 	r.since = time.Now()

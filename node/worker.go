@@ -201,16 +201,16 @@ func (w *worker) drive(ctx context.Context) {
 func (w *worker) hear() []step.Action {
 	r := w.heard()
 	w.reports.setLead(r, w.node.cfg.ID)
-	var out []step.Action
-	if r.Phase == proto.Phase_STOPPING {
-		out = w.machine.Handle(step.StopWanted{})
-	}
 	l := r.GetLease()
-	return append(out, w.machine.Handle(step.Leased{Lease: step.Lease{
+	out := w.machine.Handle(step.Leased{Lease: step.Lease{
 		Generation: l.GetGeneration(),
 		Members:    l.GetMembers(),
 		Until:      l.GetUntil(),
-	}})...)
+	}})
+	if r.Phase == proto.Phase_STOPPING { // a stop is of the generation that it comes in
+		out = append(out, w.machine.Handle(step.StopWanted{})...)
+	}
+	return out
 }
 
 func terminal(p proto.Phase) bool {

@@ -140,6 +140,7 @@ func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) 
 		}
 		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum}
 	}
+	r.Generation = w.lease.Generation // of the ring that finished: what a later generation does is for others to say
 	if err := w.reports.drain(ctx); err != nil {
 		return nil, fmt.Errorf("report steps: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+	"time"
 
 	"lorad/node/step"
 	"lorad/proto"
@@ -72,5 +73,17 @@ func TestRecordsOfALiar(t *testing.T) {
 		if _, err := readRecords(bytes.NewReader(b)); err == nil {
 			t.Errorf("%v was taken", b)
 		}
+	}
+}
+
+// What is pending does not grow younger because the ledger was looked at: a member whose leader is silent speaks up.
+func TestPendingStepsGrowLate(t *testing.T) {
+	r := newReporter(nil)
+	r.pending, r.since = []*proto.StepRecord{{Step: 3}, {Step: 4}}, time.Now().Add(-time.Minute)
+	if r.drop(2); time.Since(r.since) < time.Minute {
+		t.Error("a look at the ledger made the steps young again")
+	}
+	if r.drop(3); len(r.pending) != 1 || time.Since(r.since) > time.Second {
+		t.Errorf("%d pending since %v", len(r.pending), r.since)
 	}
 }

@@ -162,8 +162,8 @@ func Rotate(dir string, keep int, committed uint64) error {
 		return nil
 	}
 	old := steps[:len(steps)-keep]
-	if steps[len(old)] > committed {
-		old = old[:max(0, len(old)-1)]
+	for len(old) > 0 && steps[len(old)] > committed { // the ledger may be more than one checkpoint behind
+		old = old[:len(old)-1]
 	}
 	for _, s := range old {
 		if err := os.RemoveAll(Path(dir, s)); err != nil {

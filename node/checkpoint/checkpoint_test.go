@@ -106,6 +106,9 @@ func TestLedgerBoundsWhatIsRestored(t *testing.T) {
 	if step, passed := Restore(dir, "run", 4, at(0)); step != 2 || len(passed) > 0 {
 		t.Fatalf("step %d, passed %v", step, passed)
 	}
+	if err := Rotate(dir, 1, 3); err != nil || !slices.Equal(List(dir), []uint64{2, 5, 10}) {
+		t.Fatalf("have %v (%v)", List(dir), err)
+	}
 	if err := Rotate(dir, 1, 7); err != nil || !slices.Equal(List(dir), []uint64{5, 10}) {
 		t.Fatalf("have %v (%v)", List(dir), err)
 	}
