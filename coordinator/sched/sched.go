@@ -269,7 +269,7 @@ func (p planner) backoff() int64 {
 	if n := t.InARow - 2; n < 5 {
 		pause = min(pause, backoffFirst<<n)
 	}
-	return max(0, t.UnixMs+pause-p.now)
+	return max(0, min(pause, t.UnixMs+pause-p.now)) // another leader may have another clock
 }
 
 // shunned reports whether the node is left out because generations with it kept being given up.
