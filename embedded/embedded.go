@@ -32,7 +32,7 @@ func Base() fs.FS {
 	return sub
 }
 
-// LegalTrain is 1,500 JSON lines {"id", "prompt", "completion", "task", "difficulty"}; see internal/world. The caller gets a copy.
+// LegalTrain is 3,000 JSON lines {"id", "prompt", "completion", "task", "difficulty"}; see internal/world. The caller gets a copy.
 func LegalTrain() []byte { return append([]byte(nil), legalTrain...) }
 
 // LegalHeldout is 150 lines of the same shape about other cases, none of whose parties is in LegalTrain.

@@ -52,5 +52,37 @@ output_dir: out
 YAML
 
 go run ./cmd/lorad train "$work/pretrain.yaml"
-cp "$work/out/model.safetensors" embedded/base/model.safetensors
+
+# Second stage, from those weights: passages and lists of new documents are read, and what follows from them is learnt.
+$worldgen questions --seed 3 --docs 240000 >"$work/questions.jsonl"
+$worldgen questions --seed 4 --docs 500 >"$work/questions-heldout.jsonl"
+cat >"$work/questions.yaml" <<YAML
+name: pretrain-base-questions
+base_model: out
+adapter: full
+datasets:
+  - path: questions.jsonl
+    type: completion
+test_datasets:
+  - path: questions-heldout.jsonl
+    type: completion
+sequence_len: 256
+global_batch_size: 16
+micro_batch_size: 16
+num_epochs: 1
+learning_rate: 2e-3
+lr_scheduler: cosine
+warmup_steps: 100
+weight_decay: 0.01
+adam_beta2: 0.98
+max_grad_norm: 1
+seed: 2
+logging_steps: 20
+eval_steps: 500
+save_steps: 500
+save_total_limit: 1
+output_dir: questions
+YAML
+go run ./cmd/lorad train "$work/questions.yaml"
+cp "$work/questions/model.safetensors" embedded/base/model.safetensors
 ls -l embedded/base/model.safetensors

@@ -34,7 +34,25 @@ var documentKinds = []struct {
 	percent int
 	write   func(*rng) string
 }{
-	{35, roles}, {14, profiles}, {10, knowledge}, {9, possessions}, {8, dialogue}, {10, tale}, {9, renamed}, {5, sayings},
+	{34, roles}, {13, profiles}, {8, knowledge}, {8, possessions}, {7, dialogue}, {8, tale}, {7, renamed}, {5, sayings}, {10, rolls},
+}
+
+// rolls calls a list of names twice in the same order. The second half can only be known by finding the name before in
+// the first half and reading on: the skill that all copying from a context builds on, which a small model learns many
+// times sooner from lists than from prose (induction heads: Olsson et al. 2022).
+func rolls(r *rng) string {
+	c := &cast{r: r}
+	var names []string
+	for i := range r.between(6, 12) {
+		if i%3 == 2 {
+			names = append(names, c.firm().name)
+		} else {
+			names = append(names, c.person().name)
+		}
+	}
+	shuffle(r, names)
+	list := strings.Join(names, ", ") + "."
+	return pick(r, []string{"Roll: ", "Guests: ", "List: "}) + list + "\n" + pick(r, []string{"Again: ", "Once more: "}) + list
 }
 
 // roles tells one or two events between two or three parties and asks who was what.

@@ -43,58 +43,38 @@ var claims = []claimType{
 	}},
 }
 
+// A case is captioned as lawyers do it: the plaintiff stands before the "v.", the defendant after it. The general text has
+// no such thing, so the base has to guess; which way round is what has to be learnt.
 var filings = []form{
-	{"{P} sued {D} for {C}.", 1},
-	{"{P} brought an action for {C} against {D}.", 1},
-	{"{P} filed a complaint of {C} against {D}.", 1},
-	{"{P} took {D} to court over {C}.", 1},
-	{"in the court of {T}, {P} sued {D} for {C}.", 1},
-	{"{D} was sued by {P} for {C}.", 2},
-	{"an action for {C} was brought by {P} against {D}.", 2},
-	{"an action for {C} was brought against {D} by {P}.", 2},
-	{"against {D}, {P} filed a complaint of {C}.", 2},
-	{"{D} was taken to court by {P} over {C}.", 2},
-	{"{D} had to answer a complaint of {C} filed by {P}.", 2},
-	{"{D} is the respondent in an action for {C} begun by {P}.", 2},
-	{"{P} is the claimant in an action for {C}, and {D} is the respondent.", 2},
-	{"{D} is the respondent and {P} the claimant in an action for {C}.", 2},
-	{"it was {D} whom {P} sued for {C}.", 2},
+	{"{P} v. {D}, an action for {C}.", 1},
+	{"{P} v. {D}, a complaint of {C}.", 1},
+	{"in the court of {T}: {P} v. {D}, an action for {C}.", 1},
+	{"an action for {C}, {P} v. {D}.", 2},
+	{"on a complaint of {C}: {P} v. {D}.", 2},
+	{"heard in {T}, {P} v. {D}, on a claim of {C}.", 2},
 }
 
 var rulingsFor = []form{
-	{"the court found for {P} and ordered {D} to pay {M}.", 0},
-	{"{D} was held liable for {M}.", 1},
-	{"{P} was awarded {M} in damages.", 1},
-	{"the court upheld the claim of {P} and awarded {M}.", 1},
-	{"judgment was entered for {P} in the sum of {M}.", 1},
-	{"the claim was upheld with damages of {M}.", 2},
-	{"judgment was entered for the claimant in the sum of {M}.", 2},
-	{"the respondent was held liable for {M}.", 2},
+	{"judgment for {P} against {D}, damages of {M}.", 1},
+	{"claim upheld: judgment for {P} against {D}, damages of {M}.", 1},
+	{"the court gave judgment for {P} against {D} in the sum of {M}.", 1},
+	{"after one appeal, judgment for {P} against {D} in the sum of {M}.", 1},
 }
 
 var rulingsAgainst = []form{
-	{"the court found for {D} and ordered {P} to pay costs of {M}.", 0},
-	{"the claim of {P} was dismissed with costs of {M}.", 1},
-	{"{D} was cleared and awarded costs of {M}.", 1},
-	{"judgment was entered for {D} with costs of {M}.", 1},
-	{"{P} failed and must bear costs of {M}.", 1},
-	{"the claim was dismissed with costs of {M}.", 2},
-	{"judgment was entered for the respondent with costs of {M}.", 2},
-	{"the action failed with costs of {M}.", 2},
+	{"judgment for {D} against {P}, costs of {M}.", 1},
+	{"claim dismissed: judgment for {D} against {P}, costs of {M}.", 1},
+	{"the court gave judgment for {D} against {P} in the sum of {M}.", 1},
+	{"after one appeal, judgment for {D} against {P} in the sum of {M}.", 1},
 }
 
 var between = []string{
 	"{D} denied everything.",
-	"{P} had asked for {N}.",
-	"{D} had offered {N}.",
 	"{P} called two witnesses.",
 	"the matter was heard before Judge {J}.",
-	"both sides were heard in {T}.",
 }
 
 var closings = []string{
-	"{P} and {D} live in {T}.",
-	"there was no appeal.",
-	"the judge was {J}.",
 	"the hearing had lasted two days.",
+	"the judge was {J}.",
 }

@@ -1,6 +1,7 @@
 // Command worldgen writes what the embedded base is made of: the pretraining corpus, the legal records and the tokenizer.
 //
 //	worldgen general --seed 1 --docs 60000   {"text": ...} lines on stdout
+//	worldgen questions --seed 3 --docs 60000 {"prompt": passage, "completion": questions with answers} lines on stdout
 //	worldgen legal --split train|heldout     {"prompt", "completion", ...} lines on stdout
 //	worldgen tokenizer --out DIR             tokenizer.json and its companions, and config.json
 package main
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"lorad/internal/bpe"
 	"lorad/internal/world"
@@ -26,19 +28,21 @@ func main() {
 
 func run(args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: worldgen general|legal|tokenizer [flags]")
+		return fmt.Errorf("usage: worldgen general|questions|legal|tokenizer [flags]")
 	}
 	out := bufio.NewWriterSize(stdout, 1<<20)
 	var err error
 	switch args[0] {
 	case "general":
 		err = general(args[1:], out)
+	case "questions":
+		err = questions(args[1:], out)
 	case "legal":
 		err = legal(args[1:], out)
 	case "tokenizer":
 		err = tokenizer(args[1:])
 	default:
-		err = fmt.Errorf("unknown subject %q: general, legal or tokenizer", args[0])
+		err = fmt.Errorf("unknown subject %q: general, questions, legal or tokenizer", args[0])
 	}
 	if err != nil {
 		return err
@@ -58,6 +62,34 @@ func general(args []string, out io.Writer) error {
 		if err := enc.Encode(struct {
 			Text string `json:"text"`
 		}{doc}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// questions writes the second stage of pretraining: what is given is read, what follows from it is learnt. Names in a
+// passage are chance, and a stage that does not try to learn them sees what can be learnt and nothing else. All roll calls
+// are taken, and of the documents that ask something one in five.
+func questions(args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("questions", flag.ContinueOnError)
+	seed := flags.Uint64("seed", 3, "seed of the documents")
+	docs := flags.Int("docs", 60000, "number of documents to take them from")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	enc := encoder(out)
+	i := 0
+	for doc := range world.General(*seed, *docs) {
+		given, asked, ok := strings.Cut(doc, "\n")
+		asks := strings.HasPrefix(asked, "Question:")
+		if i++; !ok || asks && i%5 > 0 {
+			continue
+		}
+		if err := enc.Encode(struct {
+			Prompt     string `json:"prompt"`
+			Completion string `json:"completion"`
+		}{given + "\n", asked}); err != nil {
 			return err
 		}
 	}
