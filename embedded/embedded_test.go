@@ -131,7 +131,7 @@ func TestJobParses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if j.Difficulty != job.DifficultyColumn+"difficulty" || j.Adapter != job.LoRA {
+	if j.Difficulty != job.DifficultyHeuristic || j.Curriculum != "paced" || j.Adapter != job.LoRA {
 		t.Errorf("job %+v", j)
 	}
 }

@@ -54,7 +54,31 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		Warnings:       rec.Set.Report.Warnings,
 	}
 	spec.Run = runID(spec)
+	n.mu.Lock()
+	n.prepared = prepared{spec.Run, rec}
+	n.mu.Unlock()
 	return spec, nil
+}
+
+// prepared is the recipe of the run that was submitted here last: its worker, which starts in a moment, need not read
+// and tokenise everything again.
+type prepared struct {
+	run    string
+	recipe *recipe.Recipe
+}
+
+// load is recipe.Load, or what Prepare has just loaded.
+func (n *Node) load(spec *proto.Spec, j job.Job) (*recipe.Recipe, error) {
+	n.mu.Lock()
+	last := n.prepared
+	if last.run == spec.Run {
+		n.prepared = prepared{}
+	}
+	n.mu.Unlock()
+	if last.run == spec.Run {
+		return last.recipe, nil
+	}
+	return recipe.Load(j, n.view(spec.Files))
 }
 
 // runID names a run after its job and the hash of all that determines it, the output directory included: the same

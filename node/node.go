@@ -65,10 +65,11 @@ type Node struct {
 	cfg   Config
 	blobs *blob.Store
 
-	mu      sync.Mutex
-	workers map[string]*worker // by run id
-	ended   map[string]uint64  // by run id: the generation in which this node's work ended
-	again   chan struct{}      // a worker has ended: look at the runs once more
+	mu       sync.Mutex
+	workers  map[string]*worker // by run id
+	ended    map[string]uint64  // by run id: the generation in which this node's work ended
+	prepared prepared
+	again    chan struct{} // a worker has ended: look at the runs once more
 }
 
 // New opens the node's store. Run starts it.

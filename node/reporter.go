@@ -66,6 +66,9 @@ func (r *reporter) push(s *proto.StepRecord) {
 	}
 	r.pending = append(r.pending, s)
 	r.w.appendLog(s)
+	if s.Step == 1 { // somebody is waiting to see that it works
+		r.wakeUp()
+	}
 }
 
 // evaluated completes the record that is held, if it is that of step done.

@@ -9,7 +9,6 @@ import (
 	"lorad/allreduce"
 	"lorad/job"
 	"lorad/node/checkpoint"
-	"lorad/node/recipe"
 	"lorad/node/replica"
 	"lorad/node/step"
 	"lorad/proto"
@@ -33,7 +32,7 @@ func (w *worker) prepare(ctx context.Context) error {
 	if w.job, err = job.Parse([]byte(spec.JobYaml)); err != nil {
 		return err
 	}
-	if w.recipe, err = recipe.Load(w.job, w.node.view(spec.Files)); err != nil {
+	if w.recipe, err = w.node.load(spec, w.job); err != nil {
 		return err
 	}
 	if string(w.recipe.Set.Hash[:]) != string(spec.ManifestSha256) {
