@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	trained "lorad/internal/bpe"
 )
 
 // preTokenizer splits stretches of text further; merges never cross what it separates. first says that the first stretch begins
@@ -201,6 +203,17 @@ type byteLevel struct {
 	UseRegex    *bool `json:"use_regex"`
 }
 
+// gpt2Pattern is gpt2Split without the expression engine, which took nine tenths of the time of tokenising.
+func gpt2Pattern(s string) []stretch {
+	var out []stretch
+	at := 0
+	for part := range trained.Split(s) {
+		out = append(out, stretch{at, at + len(part), true})
+		at += len(part)
+	}
+	return out
+}
+
 func parseByteLevel(raw json.RawMessage) (preTokenizer, error) {
 	var c byteLevel
 	if err := strict(raw, "ByteLevel", &c); err != nil {
@@ -208,11 +221,7 @@ func parseByteLevel(raw json.RawMessage) (preTokenizer, error) {
 	}
 	split := func(parts []string, _ bool) []string { return parts }
 	if c.UseRegex == nil || *c.UseRegex {
-		p, err := compile(gpt2Split)
-		if err != nil {
-			return nil, err
-		}
-		split = splitWith(p, func(in []stretch) []stretch { return in })
+		split = splitWith(gpt2Pattern, func(in []stretch) []stretch { return in })
 	}
 	return func(parts []string, first bool) []string {
 		if c.AddPrefix {
