@@ -8,6 +8,9 @@ import (
 	"testing"
 )
 
+// gpt2Split is the expression as the tokenizers library has it.
+const gpt2Split = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
+
 // The hand-written split and the expression that it stands for cut every oracle string alike.
 func TestGPT2PatternIsItsExpression(t *testing.T) {
 	p, err := compile(gpt2Split)
