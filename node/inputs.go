@@ -51,7 +51,7 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		HomeNode:       n.cfg.ID,
 		OutputDir:      j.OutputDir,
 		BaseModel:      j.BaseModel,
-		Warnings:       rec.Set.Report.Warnings,
+		Warnings:       rec.Warnings(),
 	}
 	spec.Run = runID(spec)
 	n.mu.Lock()

@@ -97,7 +97,7 @@ func (t trainCmd) submit(a *app, c *client, req *proto.SubmitRequest, again stri
 		fmt.Fprintf(os.Stderr, "run %s: %d steps, submitted in %s\n", r.Spec.Run, r.Spec.Steps, time.Since(began).Round(time.Millisecond))
 	}
 	for _, w := range r.Spec.Warnings {
-		fmt.Fprintf(os.Stderr, "data: %s\n", w)
+		fmt.Fprintf(os.Stderr, "note: %s\n", w)
 	}
 	if t.Detach {
 		fmt.Fprintf(os.Stderr, "follow it with: lorad runs logs -f %s\n", r.Spec.Run)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"lorad/data"
 	"lorad/data/curriculum"
@@ -149,6 +150,19 @@ func (r *Recipe) adapter() (*peft.LoraConfig, map[string][]float32, error) {
 	}
 	cfg.Dropout = r.Job.LoraDropout
 	return &cfg, init, nil
+}
+
+// Warnings are what a person should know before the run: what became of the data, and whose LoRA shape counts.
+func (r *Recipe) Warnings() []string {
+	out := slices.Clone(r.Set.Report.Warnings)
+	if r.Job.LoraModelDir == "" {
+		return out
+	}
+	if cfg, _, err := r.adapter(); err == nil { // an error comes up again in Trainer
+		out = append(out, fmt.Sprintf("lora_model_dir: that adapter is trained on as it is, rank %d, alpha %g, on %v; lora_r, lora_alpha and lora_target_modules do not count",
+			cfg.R, cfg.Alpha, cfg.TargetModules))
+	}
+	return out
 }
 
 // Rule is the optimiser of the job.
