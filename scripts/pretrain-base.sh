@@ -55,7 +55,7 @@ go run ./cmd/lorad train "$work/pretrain.yaml"
 
 # Second stage, from those weights: passages and lists of new documents are read, and what follows from them is learnt.
 $worldgen questions --seed 3 --docs 240000 >"$work/questions.jsonl"
-$worldgen questions --seed 4 --docs 500 >"$work/questions-heldout.jsonl"
+$worldgen questions --seed 4 --docs 1500 >"$work/questions-heldout.jsonl"
 cat >"$work/questions.yaml" <<YAML
 name: pretrain-base-questions
 base_model: out
