@@ -60,6 +60,7 @@ type worker struct {
 	record  *proto.StepRecord // of the step at work
 	began   time.Time
 	reports *reporter
+	talking sync.WaitGroup // goroutines that speak to the coordinator
 }
 
 func newWorker(n *Node, r *proto.Run) *worker {
@@ -110,12 +111,11 @@ func (w *worker) run(ctx context.Context) uint64 {
 		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()
 	}
-	var reporting sync.WaitGroup
-	reporting.Go(func() { w.reports.run(ctx) })
+	w.talking.Go(func() { w.reports.run(ctx) })
 	w.drive(ctx)
 	w.disconnect()
 	cancel()
-	reporting.Wait()
+	w.talking.Wait()
 	return w.finalGeneration()
 }
 
@@ -227,11 +227,13 @@ func (w *worker) disconnect() {
 func (w *worker) aborted(ctx context.Context, a step.ReportAborted) {
 	w.log.Warn("ring is broken; asking for a new generation", "generation", a.Generation, "suspect", w.node.name(a.Suspect), "detail", a.Detail)
 	w.reports.flush()
-	go w.report(ctx, &proto.Report{
-		Generation: a.Generation,
-		Outcome:    proto.Outcome_ABORTED,
-		Suspect:    a.Suspect,
-		Detail:     a.Detail,
+	w.talking.Go(func() { // not waited for here: without a leader it takes as long as an election
+		w.report(ctx, &proto.Report{
+			Generation: a.Generation,
+			Outcome:    proto.Outcome_ABORTED,
+			Suspect:    a.Suspect,
+			Detail:     a.Detail,
+		})
 	})
 }
 
