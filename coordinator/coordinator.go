@@ -181,8 +181,14 @@ func (c *Coordinator) bootstrap(store *raftboltdb.BoltStore, snaps raft.Snapshot
 	if err != nil || old || len(c.creds.sealed) == 0 {
 		return err
 	}
-	me := raft.Server{ID: raft.ServerID(c.id), Address: raft.ServerAddress(c.cfg.Mux.Advertise())}
-	return raft.BootstrapCluster(c.raftConfig(), store, store, snaps, tr, raft.Configuration{Servers: []raft.Server{me}})
+	return raft.BootstrapCluster(c.raftConfig(), store, store, snaps, tr, raft.Configuration{Servers: []raft.Server{server(c.id)}})
+}
+
+// server is a node in Raft's configuration. Its id stands there for its address too: where it listens is asked at every
+// dial (addressOf), so a node that moves changes nothing that is replicated. Raft 1.7 writes a changed address while its
+// replication reads the same record without the lock.
+func server(id string) raft.Server {
+	return raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)}
 }
 
 // abdicate hands leadership over, so that the others need no election, and stops Raft.

@@ -166,7 +166,7 @@ func (r reign) reconcile(ctx context.Context, view sched.View) {
 	r.log.Info("raft configuration changed", "change", what)
 }
 
-// nextChange is the most urgent change: out with the removed, in with the new, then move, then promote.
+// nextChange is the most urgent change: out with the removed, in with the new, then promote. Nobody ever moves: see server.
 func (r reign) nextChange(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
 	removed := func(s raft.Server) bool { return r.fsm.removed(string(s.ID)) }
 	if i := slices.IndexFunc(servers, removed); i >= 0 {
@@ -174,17 +174,10 @@ func (r reign) nextChange(ctx context.Context, nodes []*proto.Node, servers []ra
 		return func() raft.IndexFuture { return r.raft.RemoveServer(id, 0, proposeTimeout) }, "without " + string(id)
 	}
 	for _, n := range nodes {
-		id, addr := raft.ServerID(n.Id), raft.ServerAddress(r.addr(n.Id))
-		i := slices.IndexFunc(servers, func(s raft.Server) bool { return s.ID == id })
-		alive := r.gossip.alive(n.Id)
-		switch {
-		case !alive || addr == "":
-		case i < 0:
-			return func() raft.IndexFuture { return r.raft.AddNonvoter(id, addr, 0, proposeTimeout) }, "with " + n.Name
-		case servers[i].Address != addr && servers[i].Suffrage == raft.Voter:
-			return func() raft.IndexFuture { return r.raft.AddVoter(id, addr, 0, proposeTimeout) }, n.Name + " has moved"
-		case servers[i].Address != addr:
-			return func() raft.IndexFuture { return r.raft.AddNonvoter(id, addr, 0, proposeTimeout) }, n.Name + " has moved"
+		known := slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == n.Id })
+		if !known && r.gossip.alive(n.Id) && r.addr(n.Id) != "" {
+			me := server(n.Id)
+			return func() raft.IndexFuture { return r.raft.AddNonvoter(me.ID, me.Address, 0, proposeTimeout) }, "with " + n.Name
 		}
 	}
 	return r.promotion(ctx, nodes, servers)
@@ -211,6 +204,6 @@ func (r reign) promotion(ctx context.Context, nodes []*proto.Node, servers []raf
 	if r.ping(ctx, []string{n.Id}); !r.gossip.alive(n.Id) {
 		return nil, ""
 	}
-	id, addr := raft.ServerID(n.Id), raft.ServerAddress(r.addr(n.Id))
-	return func() raft.IndexFuture { return r.raft.AddVoter(id, addr, 0, proposeTimeout) }, n.Name + " votes"
+	me := server(n.Id)
+	return func() raft.IndexFuture { return r.raft.AddVoter(me.ID, me.Address, 0, proposeTimeout) }, n.Name + " votes"
 }
