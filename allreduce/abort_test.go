@@ -50,7 +50,7 @@ func TestDeadLink(t *testing.T) {
 	for r, a := range accs {
 		before[r] = slices.Clone(a.v)
 	}
-	s := shape{params, slotMicros + micros, n}
+	s := shape{params, trailer(micros), n}
 	frames := 0 // that member 1 writes
 	for h := range 2 * (n - 1) {
 		frames += s.segments((1 - h + 2*n) % n)

@@ -3,16 +3,21 @@ package allreduce
 import (
 	"fmt"
 	"math"
+	"time"
 )
 
-// The trailer's slots, after the gradient. The micro-batch counters follow.
+// The trailer's slots, after the gradient. A counter and then a time per micro-batch follow.
 const (
 	slotLoss = iota
 	slotTokens
 	slotTotal
 	slotVotes
+	slotLeaves
 	slotMicros
 )
+
+// trailer is the number of slots of a step of so many micro-batches.
+func trailer(micros int) int { return slotMicros + 2*micros }
 
 const (
 	lossScale = 1 << 30        // the unit of the loss is 2^-30 nat
@@ -28,7 +33,7 @@ type Accum struct {
 
 	scale float64 // 2^-unitLog2
 	limit float64 // 2^62/micros: micros values below it cannot overflow an int64
-	v     []int64 // [params + slotMicros + micros]; its capacity is that of the largest M, to the slot
+	v     []int64 // [params + trailer(micros)]; its capacity is that of the largest M, to the slot
 }
 
 // NewAccum makes an empty accumulator for params parameters (0 is fine: losses only) and micros micro-batches
@@ -42,7 +47,7 @@ func NewAccum(params, micros, unitLog2 int) *Accum {
 		params: params, micros: micros, unitLog2: unitLog2,
 		scale: math.Ldexp(1, -unitLog2),
 		limit: math.Ldexp(1, 62) / float64(micros),
-		v:     make([]int64, params+slotMicros+micros),
+		v:     make([]int64, params+trailer(micros)),
 	}
 }
 
@@ -52,12 +57,12 @@ func (a *Accum) Reset() { clear(a.v) }
 // ResetFor is Reset for a step of another number of micro-batches (the last step of an epoch may be short), at most
 // what NewAccum was given; it panics otherwise.
 func (a *Accum) ResetFor(micros int) {
-	if micros < 1 || a.params+slotMicros+micros > cap(a.v) {
+	if micros < 1 || a.params+trailer(micros) > cap(a.v) {
 		panic(fmt.Sprintf("allreduce.Accum.ResetFor(%d): out of range", micros))
 	}
 	a.micros = micros
 	a.limit = math.Ldexp(1, 62) / float64(micros)
-	a.v = a.v[:a.params+slotMicros+micros]
+	a.v = a.v[:a.params+trailer(micros)]
 	a.Reset()
 }
 
@@ -83,10 +88,25 @@ func (a *Accum) Bitmap(dst []byte) []byte {
 
 // Vote sets this member's vote (to stop, to checkpoint: the caller's business); Sum.Votes counts the members
 // that said yes. A vote lasts until Reset.
-func (a *Accum) Vote(yes bool) {
-	a.v[a.params+slotVotes] = 0
+func (a *Accum) Vote(yes bool) { a.say(slotVotes, yes) }
+
+// Leave says whether this member wants to be the next generation's no more; Sum.Leaves counts those that do. It lasts
+// until Reset.
+func (a *Accum) Leave(yes bool) { a.say(slotLeaves, yes) }
+
+func (a *Accum) say(slot int, yes bool) {
+	a.v[a.params+slot] = 0
 	if yes {
-		a.v[a.params+slotVotes] = 1
+		a.v[a.params+slot] = 1
+	}
+}
+
+// Took notes how long the computation of micro-batch mb took here, which every member reads in Sum.Took: what they
+// deal the next micro-batches by must be the same numbers everywhere, and travels with the sum for 1 or 2 bytes each.
+// It lasts until Reset. mb out of range or a negative time is no time.
+func (a *Accum) Took(mb int, d time.Duration) {
+	if mb >= 0 && mb < a.micros && d >= 0 {
+		a.v[a.params+slotMicros+a.micros+mb] = d.Microseconds()
 	}
 }
 

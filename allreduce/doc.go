@@ -14,8 +14,8 @@
 //
 // # One vector
 //
-// An [Accum] holds one int64 per parameter and a trailer: loss, labelled tokens, all tokens, votes, and one
-// counter per micro-batch. The trailer is summed with the gradient, so one collective per step settles
+// An [Accum] holds one int64 per parameter and a trailer: loss, labelled tokens, all tokens, votes, and a
+// counter and a time per micro-batch. The trailer is summed with the gradient, so one collective per step settles
 // everything: a result is valid only if each micro-batch was counted exactly once ([CoverageError] otherwise),
 // and a NaN, an infinity or an overflow in a micro-batch is a flag that every member sees ([Sum].Bad).
 //

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -45,6 +46,10 @@ func TestExactForAnyMembership(t *testing.T) {
 		for n := 1; n <= 5; n++ {
 			accs := share(seed+uint64(n), ms, n, unit)
 			accs[n-1].Vote(true)
+			for i, a := range accs {
+				a.Leave(i > 0)
+				sayTimes(a)
+			}
 			checkAll(t, n, accs, grad, loss, ms)
 		}
 	})
@@ -66,6 +71,17 @@ func checkAll(t *rapid.T, n int, accs []*Accum, grad []float32, loss float64, ms
 			t.Fatalf("member %d of %d: gradient differs from the exact sum", r, n)
 		case s.Loss != loss || s.Tokens != tokens || s.Total != total || s.Votes != 1 || len(s.Bad) != 0:
 			t.Fatalf("member %d of %d: trailer %+v, want loss %v tokens %d total %d", r, n, s, loss, tokens, total)
+		case s.Leaves != int64(n-1) || len(s.Took) != len(ms) || s.Took[len(ms)-1] != int64(len(ms)):
+			t.Fatalf("member %d of %d: %d leave, times %v", r, n, s.Leaves, s.Took)
+		}
+	}
+}
+
+// sayTimes has the member that computed micro-batch i say that it took i+1 microseconds.
+func sayTimes(a *Accum) {
+	for i := range a.Micros() {
+		if a.Has(i) {
+			a.Took(i, time.Duration(i+1)*time.Microsecond)
 		}
 	}
 }

@@ -12,6 +12,8 @@ type Sum struct {
 	Tokens int64     // labelled tokens
 	Total  int64     // all tokens
 	Votes  int64     // members that voted yes
+	Leaves int64     // members that want to leave
+	Took   []int64   // [M] microseconds that the computation of each micro-batch took where it was done; 0 = nobody says
 	Bad    []int     // micro-batches with a NaN, an infinity or an overflow, ascending; they count for nothing above
 }
 
@@ -48,9 +50,13 @@ func (s *Sum) resize(n int) {
 func (s *Sum) settle(op OpID, trailer []int64) error {
 	s.Loss = float64(trailer[slotLoss]) / lossScale
 	s.Tokens, s.Total, s.Votes = trailer[slotTokens], trailer[slotTotal], trailer[slotVotes]
+	s.Leaves = trailer[slotLeaves]
 	s.Bad = s.Bad[:0]
+	micros := (len(trailer) - slotMicros) / 2
+	counters := trailer[slotMicros:][:micros]
+	s.Took = append(s.Took[:0], trailer[slotMicros+micros:]...)
 	var miss, twice []int
-	for mb, c := range trailer[slotMicros:] {
+	for mb, c := range counters {
 		switch n := c & math.MaxUint32; {
 		case n == 0:
 			miss = append(miss, mb)
