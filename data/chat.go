@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
 	"github.com/nikolalohinski/gonja/v2/loaders"
+	"github.com/nikolalohinski/gonja/v2/parser"
 )
 
 // PlainTemplate renders conversations for a base without a chat template: a heading per turn, and EOS at the end of
@@ -46,9 +46,7 @@ func NewTemplate(source, bos, eos string, date time.Time) (t *Template, err erro
 	}
 	c := config.New()
 	c.TrimBlocks, c.LeftStripBlocks = true, true
-	source = generationTag.ReplaceAllString(source, "{%$1 if true $2%}")
-	source = endGenerationTag.ReplaceAllString(source, "{%$1 endif $2%}")
-	compiled, err := exec.NewTemplate(templateName, c, soleTemplate(source), environment(date))
+	compiled, err := exec.NewTemplate(templateName, c, soleTemplate(desugar(source)), environment(date))
 	if err != nil {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner // the outer one repeats the whole template
@@ -58,14 +56,14 @@ func NewTemplate(source, bos, eos string, date time.Time) (t *Template, err erro
 	return &Template{compiled, bos, eos, maxRendered}, nil
 }
 
-// {% generation %} marks the assistant's words for Hugging Face and writes nothing: it is a block like any other.
-var (
-	generationTag    = regexp.MustCompile(`{%([-+]?)\s*generation\s*([-+]?)%}`)
-	endGenerationTag = regexp.MustCompile(`{%([-+]?)\s*endgeneration\s*([-+]?)%}`)
-)
+// Render writes a conversation; heading adds that of the assistant's next turn.
+func (t *Template) Render(messages []Message, heading bool) (string, error) {
+	text, _, err := t.render(messages, heading)
+	return text, err
+}
 
-// Render writes a conversation; generation adds the heading of the assistant's next turn.
-func (t *Template) Render(messages []Message, generation bool) (text string, err error) {
+// render also returns the byte ranges, none of them empty, that {% generation %} blocks wrote, in order.
+func (t *Template) render(messages []Message, heading bool) (text string, spans [][2]int, err error) {
 	defer recovered(&err)
 	turns := make([]any, len(messages))
 	for i, m := range messages {
@@ -75,15 +73,16 @@ func (t *Template) Render(messages []Message, generation bool) (text string, err
 		}
 		turns[i] = turn
 	}
-	out := &limited{left: t.limit}
+	out, mark := &limited{left: t.limit}, unusedMark(messages)
 	err = t.compiled.Execute(out, exec.NewContext(map[string]any{
-		"messages": turns, "add_generation_prompt": generation, "bos_token": t.bos, "eos_token": t.eos,
-		"tools": nil, "documents": nil,
+		"messages": turns, "add_generation_prompt": heading, "bos_token": t.bos, "eos_token": t.eos,
+		"tools": nil, "documents": nil, markVariable: mark,
 	}))
 	if err != nil {
-		return "", fmt.Errorf("chat template: %w", err)
+		return "", nil, fmt.Errorf("chat template: %w", err)
 	}
-	return out.text.String(), nil
+	text, spans = unmark(out.text.String(), mark)
+	return text, spans, nil
 }
 
 // recovered makes an error of a panic: other people's programs in somebody's interpreter.
@@ -106,7 +105,8 @@ func environment(date time.Time) *exec.Environment {
 	globals.Set("lipsum", nil)
 	globals.Set("raise_exception", func(message string) (string, error) { return "", fmt.Errorf("refused by the template: %s", message) })
 	globals.Set("strftime_now", func(format string) (string, error) { return strftime(date, format) })
-	return &exec.Environment{Filters: filters, Tests: builtins.Tests, ControlStructures: builtins.ControlStructures,
+	blocks := exec.NewControlStructureSet(map[string]parser.ControlStructureParser{"generation": parseGeneration}).Update(builtins.ControlStructures)
+	return &exec.Environment{Filters: filters, Tests: builtins.Tests, ControlStructures: blocks,
 		Methods: builtins.Methods, Context: globals}
 }
 

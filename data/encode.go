@@ -78,8 +78,9 @@ func (e *Encoder) format(r record) (passage, error) {
 	return passage{text: text, learn: [][2]int{{len(r.prompt), len(text)}}, close: true, prompt: r.prompt, completion: r.answer}, nil
 }
 
-// conversation renders messages and finds every assistant turn by rendering what comes before it. A template that
-// rewrites earlier turns (to drop their reasoning, say) has no such place for them: then the last turn alone is learnt.
+// conversation renders messages and finds every assistant turn: where the template says so itself with {% generation %}
+// (TRL's assistant_only_loss), or else by rendering what comes before the turn. A template that rewrites earlier turns (to drop
+// their reasoning, say) and marks nothing has no such place for them: then the last turn alone is learnt.
 func (e *Encoder) conversation(messages []Message) (p passage, err error) {
 	for len(messages) > 0 && messages[len(messages)-1].Role != "assistant" {
 		messages = messages[:len(messages)-1] // nothing is learnt from what follows the last answer
@@ -87,8 +88,11 @@ func (e *Encoder) conversation(messages []Message) (p passage, err error) {
 	if len(messages) == 0 {
 		return p, nil
 	}
-	if p.text, err = e.template.Render(messages, false); err != nil {
+	if p.text, p.learn, err = e.template.render(messages, false); err != nil {
 		return p, err
+	}
+	if len(p.learn) > 0 {
+		return p.marked(messages[len(messages)-1].Content), nil
 	}
 	for k, m := range messages {
 		if m.Role != "assistant" {
@@ -110,6 +114,14 @@ func (e *Encoder) conversation(messages []Message) (p passage, err error) {
 	}
 	p.close = !closed(p.text[p.learn[len(p.learn)-1][0]:], p.completion)
 	return p, nil
+}
+
+// marked completes a passage whose template has marked what the model says.
+func (p passage) marked(answer string) passage {
+	last := p.learn[len(p.learn)-1]
+	p.prompt, p.completion = p.text[:last[0]], answer
+	p.close = !closed(p.text[last[0]:], answer)
+	return p
 }
 
 // closed reports whether a template writes something of its own, an end-of-turn token, after the answer.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"lorad/model/tokenizer"
 )
@@ -106,6 +107,74 @@ func TestChatsAsHuggingFace(t *testing.T) {
 			t.Fatalf("%s: %v", want.Name, err)
 		}
 		same(t, want.Name, set.Train[0], want.Tokens, want.Labels)
+	}
+}
+
+// TestOracleChatTemplates: the models' own templates, as transformers renders them (scripts/oracle/chat_templates.py), and what
+// their {% generation %} blocks cover.
+func TestOracleChatTemplates(t *testing.T) {
+	var o struct {
+		Conversations map[string][]struct{ Role, Content string }
+		Templates     map[string]struct {
+			Source   string
+			Rendered map[string]struct {
+				Text  *string
+				Spans [][2]int // in characters
+			}
+		}
+	}
+	if err := json.Unmarshal(read(t, "testdata/chat_templates.json"), &o); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range o.Templates {
+		template, err := NewTemplate(want.Source, "<s>", "</s>", DefaultDate)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for row, w := range want.Rendered {
+			conversation, heading := strings.CutSuffix(row, "+")
+			var messages []Message
+			for _, m := range o.Conversations[conversation] {
+				messages = append(messages, Message{Role: m.Role, Content: m.Content})
+			}
+			text, spans, err := template.render(messages, heading)
+			switch {
+			case w.Text == nil && err == nil:
+				t.Errorf("%s, %s: rendered, but transformers refuses it", name, row)
+			case w.Text != nil && (err != nil || text != *w.Text):
+				t.Errorf("%s, %s: %v\n got %q\nwant %q", name, row, err, text, *w.Text)
+			case w.Text != nil && !slices.Equal(inCharacters(text, spans), w.Spans):
+				t.Errorf("%s, %s: generation blocks at %v, want %v", name, row, inCharacters(text, spans), w.Spans)
+			}
+		}
+	}
+}
+
+func inCharacters(text string, spans [][2]int) (out [][2]int) {
+	for _, s := range spans {
+		out = append(out, [2]int{utf8.RuneCountInString(text[:s[0]]), utf8.RuneCountInString(text[:s[1]])})
+	}
+	return out
+}
+
+// TestMarkedAnswersAreLearnt: a template that rewrites earlier turns and marks them is learnt in every turn.
+func TestMarkedAnswersAreLearnt(t *testing.T) {
+	const template = `{% for m in messages %}{{ "<" + m.role[0] + ">" }}{% if m.role == "assistant" %}{% generation %}{{ m.content if loop.last else m.content | upper }}.{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}`
+	enc, err := NewEncoder(byteTokenizer{}, template, DefaultDate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := enc.conversation([]Message{{Role: "user", Content: "q"}, {Role: "assistant", Content: "one"}, {Role: "user", Content: "r"}, {Role: "assistant", Content: "two"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var learnt []string
+	for _, r := range p.learn {
+		learnt = append(learnt, p.text[r[0]:r[1]])
+	}
+	if got := strings.Join(learnt, "|"); got != "ONE.|two." || p.close || p.warning != "" || p.completion != "two" || p.prompt != "<u>q<a>ONE.<u>r<a>" {
+		t.Errorf("learnt %q of %+v", got, p)
 	}
 }
 
