@@ -145,58 +145,6 @@ func (w *worker) broken(ctx context.Context, cause error) {
 	w.report(ctx, &proto.Report{Outcome: proto.Outcome_BROKEN, Detail: cause.Error()})
 }
 
-// drive carries the machine's actions out and feeds what came of them back, one long action at a time.
-func (w *worker) drive(ctx context.Context) {
-	answers := make(chan step.Event, 1)
-	var busy bool
-	cancelOp := func() {}
-	perform := func(actions []step.Action) {
-		for _, a := range actions {
-			switch a := a.(type) {
-			case step.Cancel:
-				cancelOp()
-			case step.Disconnect:
-				w.disconnect()
-			case step.Discard:
-				w.accum.Reset()
-			case step.ReportAborted:
-				w.aborted(ctx, a)
-			case step.ReportBroken:
-				w.broken(ctx, errors.New(a.Detail))
-			default:
-				var opctx context.Context
-				opctx, cancelOp = context.WithCancel(ctx)
-				busy = true
-				go func() { answers <- w.perform(opctx, a) }()
-			}
-		}
-	}
-	for perform(w.hear()); !w.machine.Over(); {
-		select {
-		case e := <-answers:
-			busy = false
-			cancelOp()
-			perform(w.machine.Handle(e))
-		case <-w.news:
-			if terminal(w.heard().Phase) {
-				cancelOp()
-				if busy {
-					<-answers
-				}
-				return
-			}
-			perform(w.hear())
-		case <-ctx.Done():
-			cancelOp()
-			if busy {
-				<-answers
-			}
-			return
-		}
-	}
-	cancelOp()
-}
-
 // hear turns the coordinator's latest word into events.
 func (w *worker) hear() []step.Action {
 	r := w.heard()

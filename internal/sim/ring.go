@@ -210,6 +210,18 @@ func (r *ring) die(suspect, why string) {
 	for _, c := range r.colls {
 		r.abort(c, suspect, why)
 	}
+	for _, k := range r.here {
+		if k != nil && k.ring == r {
+			k.after(r.w.delay(), func() { k.ringLost(r, suspect, why) })
+		}
+	}
+}
+
+// ringLost is what drive does when the group is dead.
+func (k *worker) ringLost(r *ring, suspect, why string) {
+	if k.ring == r && !k.over && !k.ending && !k.breaking {
+		k.perform(k.machine.Handle(step.RingLost{Generation: r.key.generation, Suspect: suspect, Detail: why}))
+	}
 }
 
 // abort fails a collective for everybody who has not learnt its result and will not.

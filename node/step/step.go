@@ -87,6 +87,12 @@ type (
 	Saved struct{ Done uint64 }
 	// Closed says that the final output is written and reported.
 	Closed struct{}
+	// RingLost says that the ring of this generation is dead, whatever the member is at. It answers nothing: a
+	// collective that was in it fails by itself.
+	RingLost struct {
+		Generation      uint64
+		Suspect, Detail string
+	}
 	// Failed says that the long action failed. Link: the ring is at fault and a new generation may help;
 	// otherwise the run itself is broken.
 	Failed struct {
@@ -106,6 +112,7 @@ func (Applied) event()    {}
 func (Evaluated) event()  {}
 func (Saved) event()      {}
 func (Closed) event()     {}
+func (RingLost) event()   {}
 func (Failed) event()     {}
 
 // Action is something to do. Long actions answer with one event (or Failed); the others answer nothing.
@@ -174,7 +181,8 @@ type Machine struct {
 	lease     Lease
 	connected uint64 // generation whose ring stands; 0 = none
 	synced    bool
-	aborted   uint64 // generation already reported as aborted
+	aborted   uint64   // generation already reported as aborted
+	lost      RingLost // the newest ring that is known to be dead; it may still be connected
 
 	done      uint64
 	evaluated uint64
@@ -209,6 +217,8 @@ func (m *Machine) Handle(e Event) []Action {
 		out = m.leased(e.Lease)
 	case StopWanted:
 		m.stop = true
+	case RingLost:
+		out = m.ringLost(e)
 	default:
 		out = m.answered(e)
 	}
@@ -234,6 +244,33 @@ func (m *Machine) leased(l Lease) []Action {
 		return []Action{Cancel{}}
 	}
 	return nil
+}
+
+// ringLost asks for a new generation at once when the member is at its gradients, which may take long: that of the
+// micro-batch in flight is kept. Elsewhere next finds out: a save comes first, and the last ones need no ring.
+func (m *Machine) ringLost(e RingLost) []Action {
+	m.lost = e
+	if _, computing := m.running.(Compute); computing && m.isLost() {
+		return m.giveUp(e.Suspect, e.Detail)
+	}
+	return nil
+}
+
+// isLost says whether the ring that the member works in is known to be dead.
+func (m *Machine) isLost() bool {
+	return m.lost.Generation != 0 && m.lost.Generation == m.connected && m.connected == m.lease.Generation
+}
+
+// giveUp drops the ring and asks for a new generation, once.
+func (m *Machine) giveUp(suspect, detail string) []Action {
+	gen := m.lease.Generation
+	m.synced, m.connected = false, 0
+	out := []Action{Disconnect{}}
+	if m.aborted != gen {
+		m.aborted = gen
+		out = append(out, ReportAborted{Generation: gen, Suspect: suspect, Detail: detail})
+	}
+	return out
 }
 
 func cancellable(a Action) bool {
@@ -303,15 +340,11 @@ func (m *Machine) failed(was Action, f Failed) []Action {
 		m.connected = 0
 		return []Action{Disconnect{}, ReportBroken{Detail: f.Detail}}
 	}
-	m.synced = false
-	gen := generationOf(was)
-	m.connected = 0
-	out := []Action{Disconnect{}}
-	if gen == m.lease.Generation && m.aborted != gen {
-		m.aborted = gen
-		out = append(out, ReportAborted{Generation: gen, Suspect: f.Suspect, Detail: f.Detail})
+	if generationOf(was) == m.lease.Generation {
+		return m.giveUp(f.Suspect, f.Detail)
 	}
-	return out
+	m.synced, m.connected = false, 0
+	return []Action{Disconnect{}}
 }
 
 func generationOf(a Action) uint64 {
@@ -354,14 +387,17 @@ func (m *Machine) next() []Action {
 // work decides what a member in a standing, agreed ring does next.
 func (m *Machine) work(gen uint64) []Action {
 	last := m.done == m.plan.Steps
+	stopping := m.stopAt != 0 && m.done >= m.stopAt
 	switch {
+	case m.isLost() && (m.evalDue() || !last && !stopping):
+		return m.giveUp(m.lost.Suspect, m.lost.Detail)
 	case m.evalDue():
 		return m.start(Evaluate{Generation: gen, Done: m.done})
-	case m.saveDue(last):
+	case m.saveDue(last || stopping):
 		return m.start(Save{Done: m.done})
 	case last:
 		return m.start(Finish{})
-	case m.stopAt != 0 && m.done >= m.stopAt:
+	case stopping:
 		return m.start(Finish{Paused: true})
 	case m.done+1 >= m.lease.Until:
 		return nil // wait for the renewal
@@ -378,12 +414,8 @@ func (m *Machine) evalDue() bool {
 	return m.evaluated < m.done && m.plan.EvalAfter(m.done)
 }
 
-func (m *Machine) saveDue(last bool) bool {
-	if m.saved >= m.done {
-		return false
-	}
-	stopping := m.stopAt != 0 && m.done >= m.stopAt
-	return last || stopping || (m.plan.SaveEvery > 0 && m.done%m.plan.SaveEvery == 0)
+func (m *Machine) saveDue(ending bool) bool {
+	return m.saved < m.done && (ending || m.plan.SaveEvery > 0 && m.done%m.plan.SaveEvery == 0)
 }
 
 func (m *Machine) start(a Action) []Action {

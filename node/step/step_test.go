@@ -94,6 +94,8 @@ func (c *cluster) tick(faults bool) {
 		c.crash(n)
 	case faults && roll < 3 && n.up && cancellable(orNil(n.running)):
 		c.answer(n, Failed{Link: true, Detail: "link died"})
+	case faults && roll < 3 && n.up && n.m.connected != 0:
+		c.feed(n, RingLost{Generation: n.m.connected - uint64(c.rng.IntN(2)), Detail: "link died"})
 	case !n.up:
 		c.restart(n)
 	case c.stops && roll < 4:
@@ -364,5 +366,43 @@ func TestAssignKeepsWhatIsFinished(t *testing.T) {
 		if !slices.Equal(owners, c.owners) || !slices.Equal(keep, c.keep) {
 			t.Errorf("%v: owners %v keep %v, want %v %v", c.claims, owners, keep, c.owners, c.keep)
 		}
+	}
+}
+
+// A ring that dies while a member computes is given up at once, not when the gradients are done; the micro-batch in
+// flight and those before it are kept.
+func TestRingLostWhileComputing(t *testing.T) {
+	m := New("a", plan, 0)
+	two := []string{"a", "b"}
+	m.Handle(Leased{Lease{Generation: 1, Members: two, Until: 20}})
+	m.Handle(Connected{1})
+	m.Handle(Synced{1, []Position{{}, {}}})
+	m.Handle(Computed{0})
+	want := []Action{Disconnect{}, ReportAborted{1, "b", "reset"}}
+	if out := m.Handle(RingLost{1, "b", "reset"}); !reflect.DeepEqual(out, want) {
+		t.Fatalf("%+v, want %+v", out, want)
+	}
+	if out := m.Handle(Computed{2}); out != nil {
+		t.Fatalf("%+v before the coordinator has answered", out)
+	}
+	m.Handle(Leased{Lease{Generation: 2, Members: two, Until: 20}})
+	out := m.Handle(Connected{2})
+	if s, ok := out[len(out)-1].(Sync); !ok || !slices.Equal(s.Mine.Computed, []int{0, 2}) {
+		t.Errorf("%+v: the finished micro-batches 0 and 2 are not claimed", out)
+	}
+}
+
+// Whoever only has its output to write needs no ring, and one that died in another generation is no news.
+func TestRingLostToNoHarm(t *testing.T) {
+	m := New("a", plan, plan.Steps)
+	m.Handle(Leased{Lease{Generation: 2, Members: []string{"a", "b"}, Until: plan.Steps + 1}})
+	m.Handle(Connected{2})
+	there := Position{Done: plan.Steps, Evaluated: plan.Steps}
+	m.Handle(RingLost{1, "b", "reset"})
+	if out := m.Handle(Synced{2, []Position{there, there}}); !reflect.DeepEqual(out, []Action{Finish{}}) {
+		t.Fatalf("%+v after an old ring died", out)
+	}
+	if out := m.Handle(RingLost{2, "b", "reset"}); out != nil {
+		t.Errorf("%+v while the output is written", out)
 	}
 }
