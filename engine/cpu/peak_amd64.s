@@ -1,0 +1,177 @@
+#include "textflag.h"
+
+// What the processor can do at most: multiply-adds on registers alone, loads without any arithmetic.
+
+#define CLEAR(z) VPXORQ z, z, z
+
+#define FMA512(z) VFMADD231PS Z13, Z12, z
+#define FMA256(y) VFMADD231PS Y13, Y12, y
+
+// func fma512(n int): 24 vectors of 16 multiply-adds each time round
+TEXT ·fma512(SB), NOSPLIT, $0-8
+	MOVQ n+0(FP), CX
+	CLEAR(Z0)
+	CLEAR(Z1)
+	CLEAR(Z2)
+	CLEAR(Z3)
+	CLEAR(Z4)
+	CLEAR(Z5)
+	CLEAR(Z6)
+	CLEAR(Z7)
+	CLEAR(Z8)
+	CLEAR(Z9)
+	CLEAR(Z10)
+	CLEAR(Z11)
+	CLEAR(Z12)
+	CLEAR(Z13)
+
+loop:
+	FMA512(Z0)
+	FMA512(Z1)
+	FMA512(Z2)
+	FMA512(Z3)
+	FMA512(Z4)
+	FMA512(Z5)
+	FMA512(Z6)
+	FMA512(Z7)
+	FMA512(Z8)
+	FMA512(Z9)
+	FMA512(Z10)
+	FMA512(Z11)
+	FMA512(Z0)
+	FMA512(Z1)
+	FMA512(Z2)
+	FMA512(Z3)
+	FMA512(Z4)
+	FMA512(Z5)
+	FMA512(Z6)
+	FMA512(Z7)
+	FMA512(Z8)
+	FMA512(Z9)
+	FMA512(Z10)
+	FMA512(Z11)
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// VDPBF16PS Z13, Z12, Z(d), which Go's assembler does not know: EVEX prefix, opcode 52, ModRM. Z0-Z7 and Z8-Z11 differ in the
+// inverted top bit of the destination.
+#define DOTLO(d) BYTE $0x62; BYTE $0xD2; BYTE $0x1E; BYTE $0x48; BYTE $0x52; BYTE $(0xC5+8*d)
+#define DOTHI(d) BYTE $0x62; BYTE $0x52; BYTE $0x1E; BYTE $0x48; BYTE $0x52; BYTE $(0xC5+8*(d-8))
+
+// func dot512(n int): 24 vectors of 32 multiply-adds each time round
+TEXT ·dot512(SB), NOSPLIT, $0-8
+	MOVQ n+0(FP), CX
+	CLEAR(Z0)
+	CLEAR(Z1)
+	CLEAR(Z2)
+	CLEAR(Z3)
+	CLEAR(Z4)
+	CLEAR(Z5)
+	CLEAR(Z6)
+	CLEAR(Z7)
+	CLEAR(Z8)
+	CLEAR(Z9)
+	CLEAR(Z10)
+	CLEAR(Z11)
+	CLEAR(Z12)
+	CLEAR(Z13)
+
+loop:
+	DOTLO(0)
+	DOTLO(1)
+	DOTLO(2)
+	DOTLO(3)
+	DOTLO(4)
+	DOTLO(5)
+	DOTLO(6)
+	DOTLO(7)
+	DOTHI(8)
+	DOTHI(9)
+	DOTHI(10)
+	DOTHI(11)
+	DOTLO(0)
+	DOTLO(1)
+	DOTLO(2)
+	DOTLO(3)
+	DOTLO(4)
+	DOTLO(5)
+	DOTLO(6)
+	DOTLO(7)
+	DOTHI(8)
+	DOTHI(9)
+	DOTHI(10)
+	DOTHI(11)
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func fma256(n int): 24 vectors of 8 multiply-adds each time round
+TEXT ·fma256(SB), NOSPLIT, $0-8
+	MOVQ n+0(FP), CX
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	VPXOR Y8, Y8, Y8
+	VPXOR Y9, Y9, Y9
+	VPXOR Y10, Y10, Y10
+	VPXOR Y11, Y11, Y11
+	VPXOR Y12, Y12, Y12
+	VPXOR Y13, Y13, Y13
+
+loop:
+	FMA256(Y0)
+	FMA256(Y1)
+	FMA256(Y2)
+	FMA256(Y3)
+	FMA256(Y4)
+	FMA256(Y5)
+	FMA256(Y6)
+	FMA256(Y7)
+	FMA256(Y8)
+	FMA256(Y9)
+	FMA256(Y10)
+	FMA256(Y11)
+	FMA256(Y0)
+	FMA256(Y1)
+	FMA256(Y2)
+	FMA256(Y3)
+	FMA256(Y4)
+	FMA256(Y5)
+	FMA256(Y6)
+	FMA256(Y7)
+	FMA256(Y8)
+	FMA256(Y9)
+	FMA256(Y10)
+	FMA256(Y11)
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
+
+// func load256(n int, p *byte): reads n blocks of 256 bytes
+TEXT ·load256(SB), NOSPLIT, $0-16
+	MOVQ n+0(FP), CX
+	MOVQ p+8(FP), SI
+
+loop:
+	VMOVDQU (SI), Y0
+	VMOVDQU 32(SI), Y1
+	VMOVDQU 64(SI), Y2
+	VMOVDQU 96(SI), Y3
+	VMOVDQU 128(SI), Y4
+	VMOVDQU 160(SI), Y5
+	VMOVDQU 192(SI), Y6
+	VMOVDQU 224(SI), Y7
+	ADDQ $256, SI
+	DECQ CX
+	JNZ  loop
+	VZEROUPPER
+	RET
