@@ -13,6 +13,7 @@ const queryBlock = 32
 // attend computes causal attention of a pass, one (sequence, key-value head) at a time. q and the new rows of k are rotated in place.
 // Without a cache, keys are the sequence's own rows; with one, k and v hold all positions of the one sequence.
 func (m *Model[T]) attend(p *pass, a *act[T], k, v []T) {
+	defer m.profile.enter(m.profile.enter(Attention))
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)
@@ -24,6 +25,7 @@ func (m *Model[T]) attend(p *pass, a *act[T], k, v []T) {
 // attendBackward turns dq, which comes as the gradient of attention's output, into the gradient of q before rotation, in place;
 // dk and dv are overwritten.
 func (m *Model[T]) attendBackward(p *pass, a *act[T], dq, dk, dv []T) {
+	defer m.profile.enter(m.profile.enter(Attention))
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)

@@ -62,6 +62,7 @@ func (m *Model[T]) headLoss(p *pass, scale T, grad bool) float64 {
 func (m *Model[T]) crossEntropy(rows, lo int, scale T, grad bool) {
 	b, v := &m.buf, m.cfg.VocabSize
 	block := max(1, 1<<15/v)
+	defer m.profile.enter(m.profile.enter(Rowwise))
 	m.ops.Parallel((rows+block-1)/block, func(i int) {
 		from, to := i*block, min((i+1)*block, rows)
 		m.ops.CrossEntropy(to-from, v, b.logits[from*v:to*v], b.targets[lo+from:lo+to], b.losses[lo+from:lo+to], scale, grad)

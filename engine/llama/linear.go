@@ -120,6 +120,7 @@ const rowBlock = 64
 
 // eachRows runs f on blocks of rows.
 func (m *Model[T]) eachRows(rows int, f func(lo, hi int)) {
+	defer m.profile.enter(m.profile.enter(Rowwise))
 	m.ops.Parallel((rows+rowBlock-1)/rowBlock, func(i int) {
 		f(i*rowBlock, min((i+1)*rowBlock, rows))
 	})

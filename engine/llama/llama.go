@@ -62,6 +62,8 @@ type Model[T kernel.Float] struct {
 	buf    buffers[T]
 	budget int // bytes of activations to keep
 	free   scratch[T]
+
+	profile *Profile // nil: nobody asks
 }
 
 var _ engine.Trainer = (*Model[float32])(nil)

@@ -22,8 +22,12 @@ func (m *Model[T]) Gradient(b engine.Batch, scale float32, key engine.Key, grad 
 		return 0, nil
 	}
 	m.reserve(p.rows, true)
+	m.profile.begin(Forward, Gemm)
 	m.run(p, nil, true)
+	m.profile.begin(Head, Gemm)
 	loss := m.headLoss(p, T(scale), true)
+	m.profile.begin(Backward, Gemm)
+	defer m.profile.end()
 	for i := len(m.layers) - 1; i >= m.lowest; i-- {
 		m.backwardLayer(i, p)
 	}

@@ -1,0 +1,125 @@
+package bench
+
+import (
+	"context"
+	"time"
+
+	"lorad/allreduce"
+	"lorad/engine"
+	"lorad/engine/cpu"
+	"lorad/engine/estimate"
+	"lorad/engine/llama"
+	"lorad/engine/optim"
+	"lorad/node/replica"
+)
+
+// Phases is where the time of a step goes, in milliseconds.
+type Phases struct {
+	ForwardGemm       float64 `json:"forward_gemm"`
+	ForwardAttention  float64 `json:"forward_attention"`
+	ForwardRowwise    float64 `json:"forward_rowwise"`
+	Head              float64 `json:"head"` // both ways, and the loss
+	BackwardGemm      float64 `json:"backward_gemm"`
+	BackwardAttention float64 `json:"backward_attention"`
+	BackwardRowwise   float64 `json:"backward_rowwise"`
+	Optimiser         float64 `json:"optimiser"` // the exact sum, clipping, AdamW
+}
+
+// Sample is one step.
+type Sample struct {
+	Millis float64 `json:"ms"`
+	Tokens int     `json:"tokens"`
+	Useful float64 `json:"useful_gflop"`
+	RSSMB  float64 `json:"peak_rss_mb"` // of the process, so far
+	Phases Phases  `json:"phases_ms"`
+}
+
+// Runner makes steps as a node in a ring of one does: gradient, exact sum, clipping, AdamW.
+type Runner struct {
+	trainer *llama.Model[float32]
+	replica *replica.Replica
+	ring    *allreduce.Group
+	accum   *allreduce.Accum
+	sum     allreduce.Sum
+	grad    []float32
+	batch   engine.Batch
+	useful  float64
+	profile llama.Profile
+}
+
+// NewRunner builds the model of a case for steps of sequences of these lengths, on so many threads (0: all).
+func NewRunner(c Case, lengths []int, threads int) (*Runner, error) {
+	cfg, weights, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{batch: tokens(cfg.VocabSize, lengths)}
+	shape := estimate.Model{Config: cfg, LoRA: adapter()}
+	r.useful = shape.Work(estimate.Batch{Lengths: lengths, Labelled: r.batch.Labelled()}).Total()
+	if r.trainer, err = llama.New[float32](cfg, weights, llama.Adapter{LoRA: shape.LoRA, Seed: 1}, cpu.New(threads)); err != nil {
+		return nil, err
+	}
+	r.trainer.SetProfile(&r.profile)
+	if r.ring, err = allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}); err != nil {
+		return nil, err
+	}
+	n := len(r.trainer.Params())
+	r.replica = replica.New(r.trainer, replica.Rule{
+		AdamW:    optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8},
+		Schedule: optim.Schedule{Kind: "constant", Peak: 1e-4, Total: 1 << 30}, MaxNorm: 1,
+	})
+	r.accum, r.grad = allreduce.NewAccum(n, 1, -40), make([]float32, n)
+	return r, nil
+}
+
+// tokens is a batch in which every token but the first of a sequence is to be predicted.
+func tokens(vocab int, lengths []int) engine.Batch {
+	b := engine.Batch{Starts: []int32{0}}
+	for _, n := range lengths {
+		for i := range n {
+			at := len(b.Tokens)
+			b.Tokens = append(b.Tokens, int32(at*7919%vocab))
+			b.Labels = append(b.Labels, int32((at+1)*7919%vocab))
+			if i == n-1 {
+				b.Labels[at] = engine.Ignore
+			}
+		}
+		b.Starts = append(b.Starts, int32(len(b.Tokens)))
+	}
+	return b
+}
+
+// Step makes one step.
+func (r *Runner) Step() (Sample, error) {
+	r.profile = llama.Profile{}
+	began := time.Now()
+	labelled := r.batch.Labelled()
+	loss, err := r.trainer.Gradient(r.batch, 1/float32(labelled), engine.Key{Step: uint32(r.replica.Done())}, r.grad)
+	if err != nil {
+		return Sample{}, err
+	}
+	computed := time.Now()
+	r.accum.Reset()
+	if err := r.accum.Add(0, r.grad, loss, int64(labelled), int64(len(r.batch.Tokens))); err != nil {
+		return Sample{}, err
+	}
+	if _, err := r.ring.Reduce(context.Background(), allreduce.OpID{Step: r.replica.Done(), Kind: 1}, r.accum, &r.sum); err != nil {
+		return Sample{}, err
+	}
+	r.replica.Step(r.sum.Grad)
+	s := Sample{Millis: millis(time.Since(began)), Tokens: len(r.batch.Tokens), Useful: r.useful / 1e9, RSSMB: PeakRSS() / 1e6}
+	s.Phases = phases(&r.profile)
+	s.Phases.Optimiser = millis(time.Since(computed))
+	return s, nil
+}
+
+func phases(p *llama.Profile) Phases {
+	at := func(s llama.Stage, k llama.Kind) float64 { return millis(p.Spent[s][k]) }
+	return Phases{
+		ForwardGemm: at(llama.Forward, llama.Gemm), ForwardAttention: at(llama.Forward, llama.Attention), ForwardRowwise: at(llama.Forward, llama.Rowwise),
+		Head:         at(llama.Head, llama.Gemm) + at(llama.Head, llama.Rowwise),
+		BackwardGemm: at(llama.Backward, llama.Gemm), BackwardAttention: at(llama.Backward, llama.Attention), BackwardRowwise: at(llama.Backward, llama.Rowwise),
+	}
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
