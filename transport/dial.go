@@ -24,6 +24,8 @@ const (
 
 // Dialer opens connections from this node to others. Safe for concurrent use.
 type Dialer struct {
+	// From is the address that connections come from; nil: the system chooses. Set it before the first dial.
+	From  net.IP
 	id    *ca.Identity
 	conns peers
 }
@@ -62,7 +64,7 @@ func (d *Dialer) dial(ctx context.Context, addr, nodeID string, p Proto) (*Conn,
 		}
 		return checkPeer(cs, nodeID, p)
 	}
-	return connect(ctx, addr, cfg)
+	return connect(ctx, d.From, addr, cfg)
 }
 
 // checkPeer runs on a verified node of our cluster, before our certificate is shown.
@@ -103,7 +105,7 @@ func DialEnrol(ctx context.Context, addr string, tok ca.JoinToken) (net.Conn, er
 		InsecureSkipVerify: true,
 		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyPinned(cs, tok) },
 	}, Enrol)
-	c, err := connect(ctx, addr, cfg)
+	c, err := connect(ctx, nil, addr, cfg)
 	if err != nil {
 		return nil, failed(opEnrol, addr, err)
 	}
@@ -142,10 +144,14 @@ func pinnedError(err error) error {
 }
 
 // connect dials, shakes hands and waits for the server's judgement, within the context and dialTimeout.
-func connect(ctx context.Context, addr string, cfg *tls.Config) (*Conn, error) {
+func connect(ctx context.Context, from net.IP, addr string, cfg *tls.Config) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	var dialer net.Dialer
+	if from != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: from}
+	}
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &kindError{Unreachable, err}
 	}

@@ -20,7 +20,7 @@ import (
 
 type chaosCmd struct {
 	Seed   uint64        `default:"1" help:"Seed of the schedule: the same seed gives the same faults."`
-	Faults []chaos.Kind  `default:"kill,stop,leader,restart,outage" placeholder:"KIND,..." help:"kill: SIGKILL of one node, started again. stop: SIGSTOP of one node for 1 to 6 s. leader: SIGKILL of the Raft leader, started again. restart: SIGTERM of one node, started again. outage: SIGKILL of all nodes at once, all started again (default: all of them)."`
+	Faults []chaos.Kind  `default:"kill,stop,leader,restart,outage,partition,pull,torn" placeholder:"KIND,..." help:"kill: SIGKILL of one node, started again. stop: SIGSTOP of one node for 1 to 6 s. leader: SIGKILL of the Raft leader, started again. restart: SIGTERM of one node, started again. outage: SIGKILL of all nodes at once, all started again. partition: a minority of the nodes is cut off for 1 to 6 s. pull: one node is. torn: SIGKILL of one node whose newest checkpoint is damaged before it is started again (default: all of them)."`
 	Count  int           `default:"20" help:"How many faults."`
 	Every  time.Duration `help:"A fault so often, at most --count of them (default: --count faults, evenly over the run)." placeholder:"TIME"`
 	Nodes  int           `default:"3" help:"Nodes of the cluster, each a process of its own."`
@@ -51,11 +51,14 @@ type chaosResult struct {
 	RecoveredMax  int64       `json:"recovered_ms_max"`
 	Generations   uint64      `json:"generations"`
 	LostSteps     int         `json:"lost_steps"`
+	Minority      int         `json:"minority_commits"`
 	DivergedSteps int         `json:"diverged_steps"`
 	Missing       uint64      `json:"missing"`
 	Duplicated    uint64      `json:"duplicated"`
 	SHA256        string      `json:"sha256"`
 	CleanSHA256   string      `json:"clean_sha256"`
+	StateSHA256   string      `json:"state_sha256"` // of weights and optimiser after the last step
+	CleanState    string      `json:"clean_state_sha256"`
 	CleanSeconds  float64     `json:"clean_seconds"`
 	WallSeconds   float64     `json:"wall_seconds"`
 	Findings      []string    `json:"findings"`
@@ -170,7 +173,7 @@ func (c chaosCmd) undisturbed(ctx context.Context, req *proto.SubmitRequest) (*p
 // disturb trains on a cluster that is put through the faults, and looks at what came of it. The error is that of the
 // experiment, not of what it found.
 func (c chaosCmd) disturb(ctx context.Context, req *proto.SubmitRequest, faults []chaos.Fault, reference *proto.Run) (chaos.Seen, chaosResult, error) {
-	e, err := startExperiment(ctx, filepath.Dir(outputOf(req)), c.Nodes)
+	e, err := startExperiment(ctx, filepath.Dir(outputOf(req)), c.Nodes, c.Faults)
 	if err != nil {
 		return chaos.Seen{}, chaosResult{}, err
 	}
@@ -238,7 +241,8 @@ func weights(dir string) string {
 // conclude judges and prints.
 func (c chaosCmd) conclude(a *app, seen chaos.Seen, res chaosResult) error {
 	res.LostSteps, res.DivergedSteps, res.Missing, res.Duplicated = seen.LostSteps, seen.DivergedSteps, seen.Missing, seen.Doubled
-	res.SHA256, res.CleanSHA256 = seen.SHA256, seen.Clean
+	res.SHA256, res.CleanSHA256, res.StateSHA256, res.CleanState = seen.SHA256, seen.Clean, seen.State, seen.CleanState
+	res.Minority = seen.MinorityCommits
 	res.Findings, res.Verdict = append([]string{}, chaos.Judge(seen)...), verdictGood
 	if len(res.Findings) > 0 {
 		res.Verdict = verdictBad

@@ -2,17 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"lorad/internal/chaos"
+	"lorad/internal/relay"
 	"lorad/proto"
 )
 
@@ -31,23 +33,30 @@ type experiment struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	cluster *localCluster
+	network *relay.Network // nil: no fault parts it
 	watch   *watch
+	run     string
 	output  string
 	began   time.Time
 	faults  int            // injected
 	away    sync.WaitGroup // nodes that are to come back
 	work    sync.WaitGroup
 
-	mu     sync.Mutex
-	down   map[*localNode]bool
-	deaths []string
-	files  []io.Closer
+	mu       sync.Mutex
+	down     map[*localNode]bool
+	deaths   []string
+	minority int // steps that nodes which were cut off called committed
+	files    []io.Closer
 }
 
-// startExperiment starts n nodes that keep their ports and write their logs to dir.
-func startExperiment(ctx context.Context, dir string, n int) (*experiment, error) {
+// startExperiment starts n nodes that keep their ports and write their logs to dir, on a network that can be cut if any
+// of the faults wants to.
+func startExperiment(ctx context.Context, dir string, n int, kinds []chaos.Kind) (*experiment, error) {
 	e := &experiment{watch: newWatch(), down: map[*localNode]bool{}}
 	e.ctx, e.cancel = context.WithCancel(ctx)
+	if slices.ContainsFunc(kinds, chaos.Kind.Cuts) {
+		e.network = relay.New()
+	}
 	var err error
 	e.cluster, err = startPrepared(ctx, n, func(node *localNode) error {
 		log, err := os.Create(filepath.Join(dir, node.name+".log"))
@@ -56,11 +65,11 @@ func startExperiment(ctx context.Context, dir string, n int) (*experiment, error
 		}
 		e.files = append(e.files, log)
 		node.log = log
-		node.addr, err = steadyAddr()
-		return err
+		return e.place(node)
 	})
 	if err != nil {
 		e.cancel()
+		e.unplug()
 		return nil, err
 	}
 	for _, node := range e.cluster.nodes {
@@ -69,18 +78,36 @@ func startExperiment(ctx context.Context, dir string, n int) (*experiment, error
 	return e, nil
 }
 
+// place decides where a node listens and where the others reach it: behind a relay if the network is to be cut.
+func (e *experiment) place(n *localNode) (err error) {
+	if n.addr, err = steadyAddr("127.0.0.1"); err != nil || e.network == nil {
+		return err
+	}
+	host := fmt.Sprintf("127.0.0.%d", 2+len(e.files))
+	if n.bind, err = steadyAddr(host); err != nil {
+		return fmt.Errorf("%w; faults that cut the network need a loopback address for each node: on macOS, sudo ifconfig lo0 alias %s", err, host)
+	}
+	return e.network.Add(relay.Node{Name: n.name, Listen: n.addr, Target: n.bind, From: host})
+}
+
+func (e *experiment) unplug() {
+	if e.network != nil {
+		e.network.Close()
+	}
+}
+
 // steadyAddr is a free port below those that systems hand out by themselves: a node that is away for a moment must find
 // its port free again, and dialling a port of that range while nobody listens can end in connecting to oneself.
-func steadyAddr() (string, error) {
+func steadyAddr(host string) (string, error) {
 	const first, count = 20_000, 10_000
 	for i := range count {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+(os.Getpid()*7+i)%count))
+		addr := net.JoinHostPort(host, strconv.Itoa(first+(os.Getpid()*7+i)%count))
 		ln, err := net.Listen("tcp", addr)
 		if err == nil {
 			return addr, ln.Close()
 		}
 	}
-	return "", fmt.Errorf("find a port: none of 127.0.0.1:%d to %d is free", first, first+count-1)
+	return "", fmt.Errorf("find a port: none of %s:%d to %d is free", host, first, first+count-1)
 }
 
 // end stops everything that the experiment started.
@@ -93,6 +120,7 @@ func (e *experiment) end() {
 	}
 	e.mu.Unlock()
 	e.cluster.stop()
+	e.unplug()
 	e.work.Wait()
 	for _, f := range e.files {
 		f.Close()
@@ -121,10 +149,10 @@ func (e *experiment) submit(req *proto.SubmitRequest) error {
 	if err != nil {
 		return err
 	}
-	e.output = reply.Run.Spec.OutputDir
+	e.run, e.output = reply.Run.Spec.Run, reply.Run.Spec.OutputDir
 	e.began = time.Now()
 	for _, n := range e.cluster.nodes {
-		e.work.Go(func() { e.watch.follow(e.ctx, n.dir, reply.Run.Spec.Run) })
+		e.work.Go(func() { e.watch.follow(e.ctx, n, e.run) })
 	}
 	return nil
 }
@@ -144,44 +172,6 @@ func (e *experiment) due(f chaos.Fault, every time.Duration) bool {
 			return e.watch.until(e.ctx, f.Wait, func(*progressSeen) bool { return false }) == waitedOut
 		}
 	}
-}
-
-// inject lets one fault happen and waits for the next committed step.
-func (e *experiment) inject(f chaos.Fault) faultView {
-	e.faults++
-	victims := e.victims(f)
-	v := faultView{Kind: f.Kind, Node: victims[0].name, RecoveredMS: -1}
-	if len(victims) > 1 {
-		v.Node = "all"
-	}
-	before, hit := e.watch.now(), e.watch.reached(victims)
-	v.AtStep = before.step
-	at := time.Now()
-	e.hit(f, victims)
-	recovered := func(now *progressSeen) bool { return now.past(before, f.Kind, hit, at) }
-	if e.watch.until(e.ctx, stuckAfter, recovered) == waitedFor {
-		v.RecoveredMS = time.Since(at).Milliseconds()
-	}
-	return v
-}
-
-// victims are the nodes that the fault hits: those that are away already are passed over.
-func (e *experiment) victims(f chaos.Fault) []*localNode {
-	nodes := e.cluster.nodes
-	if f.Kind == chaos.Outage {
-		return e.up()
-	}
-	if f.Kind == chaos.Leader {
-		if n := e.leader(); n != nil {
-			return []*localNode{n}
-		}
-	}
-	for i := range nodes {
-		if n := nodes[(f.Node+i)%len(nodes)]; e.isUp(n) {
-			return []*localNode{n}
-		}
-	}
-	return nodes[:1]
 }
 
 func (e *experiment) isUp(n *localNode) bool {
@@ -245,70 +235,6 @@ func leaderSeenBy(ctx context.Context, dir string) string {
 	return ""
 }
 
-// hit carries the fault out and has its victims come back later.
-func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
-	e.mu.Lock()
-	for _, n := range victims {
-		e.down[n] = true
-	}
-	e.mu.Unlock()
-	signal := map[chaos.Kind]syscall.Signal{chaos.Stop: syscall.SIGSTOP, chaos.Restart: syscall.SIGTERM}[f.Kind]
-	if signal == 0 {
-		signal = syscall.SIGKILL
-	}
-	for _, n := range victims {
-		n.cmd.Process.Signal(signal)
-	}
-	for _, n := range victims {
-		e.away.Go(func() { e.comeBack(f, n) })
-	}
-}
-
-// ended waits for a node that was told to end, and makes it if it does not.
-func (e *experiment) ended(n *localNode) {
-	select {
-	case <-n.done:
-		return
-	case <-time.After(politeTimeout):
-		e.died("%s did not end within %s of SIGTERM: %s", n.name, politeTimeout, n.errs.last())
-	case <-e.ctx.Done():
-	}
-	n.cmd.Process.Kill()
-	<-n.done
-}
-
-func (e *experiment) died(format string, args ...any) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.deaths = append(e.deaths, fmt.Sprintf(format, args...))
-}
-
-// comeBack ends a fault for one of its victims. When the experiment is over, nothing is started any more.
-func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
-	if f.Kind != chaos.Stop {
-		e.ended(n)
-		n.stdin.Close()
-	}
-	select {
-	case <-time.After(f.Down):
-	case <-e.ctx.Done():
-	}
-	if f.Kind == chaos.Stop {
-		n.cmd.Process.Signal(syscall.SIGCONT)
-	} else if e.ctx.Err() != nil {
-		return
-	} else if err := n.launch("", "up"); err != nil {
-		e.died("%v", err)
-		return
-	}
-	e.mu.Lock()
-	delete(e.down, n)
-	e.mu.Unlock()
-	if f.Kind != chaos.Stop {
-		e.guard(n)
-	}
-}
-
 // finish waits for the end of the run and takes stock.
 func (e *experiment) finish(seen *chaos.Seen, res *chaosResult, reference *proto.Run) {
 	if seen.Unrecovered == 0 {
@@ -325,9 +251,21 @@ func (e *experiment) finish(seen *chaos.Seen, res *chaosResult, reference *proto
 		res.Generations = run.GetLease().GetGeneration()
 	}
 	seen.SHA256, seen.Clean = weights(e.output), weights(reference.Spec.OutputDir)
+	seen.State, seen.CleanState = lastState(run), lastState(reference)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	seen.MinorityCommits = e.minority
 	seen.Deaths = append([]string(nil), e.deaths...)
+}
+
+// lastState is the SHA-256 of weights and optimiser after the last step, or "".
+func lastState(r *proto.Run) string {
+	for _, c := range r.GetCheckpoints() {
+		if c.Step == r.Spec.Steps {
+			return hex.EncodeToString(c.Sha256)
+		}
+	}
+	return ""
 }
 
 func joinText(a, b string) string {

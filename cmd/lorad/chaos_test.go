@@ -32,7 +32,7 @@ func chaosOn(t *testing.T, c chaosCmd, j tiny) (chaosResult, error) {
 
 // Every kind of fault once; the bytes are those of the undisturbed run.
 func TestChaos(t *testing.T) {
-	r, err := chaosOn(t, chaosCmd{Seed: 2, Faults: chaos.Kinds(), Count: 5, Nodes: 3}, tiny{Steps: 500})
+	r, err := chaosOn(t, chaosCmd{Seed: 2, Faults: chaos.Kinds(), Count: len(chaos.Kinds()), Nodes: 3}, tiny{Steps: 1500})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestChaos(t *testing.T) {
 	for _, f := range r.Faults {
 		kinds[f.Kind]++
 	}
-	if len(kinds) != 5 || r.Generations < 4 || r.SHA256 != r.CleanSHA256 || len(r.SHA256) != 64 || r.Verdict != verdictGood {
+	if len(kinds) != len(chaos.Kinds()) || r.Generations < 4 || r.SHA256 != r.CleanSHA256 || len(r.SHA256) != 64 || len(r.StateSHA256) != 64 || r.StateSHA256 != r.CleanState || r.Verdict != verdictGood {
 		t.Errorf("%+v", r)
 	}
 }
@@ -91,4 +91,29 @@ func gone(pid int) bool {
 		}
 	}
 	return false
+}
+
+// A cluster whose process was killed leaves its folder; the next one removes it, and no other.
+func TestDeadClustersAreTidiedAway(t *testing.T) {
+	temp := t.TempDir()
+	dead, lock, err := clusterDir(temp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock.Close()
+	living, lock, err := clusterDir(temp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	own, lock2, err := clusterDir(temp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock2.Close()
+	for dir, want := range map[string]bool{dead: false, living: true, own: true} {
+		if _, err := os.Stat(dir); (err == nil) != want {
+			t.Errorf("%s: %v, want it there: %v", dir, err, want)
+		}
+	}
 }

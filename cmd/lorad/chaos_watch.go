@@ -18,6 +18,7 @@ type watch struct {
 	digests map[uint64]uint64 // by step, as first seen
 	names   map[string]string // node id to name
 	odd     int               // steps that were seen again with another digest
+	known   map[string]uint64 // by name: the last step that the node called committed
 	changed chan struct{}
 }
 
@@ -40,13 +41,13 @@ const (
 )
 
 func newWatch() *watch {
-	return &watch{digests: map[uint64]uint64{}, changed: make(chan struct{}), names: map[string]string{}}
+	return &watch{digests: map[uint64]uint64{}, changed: make(chan struct{}), names: map[string]string{}, known: map[string]uint64{}}
 }
 
 // follow watches the run on one node until ctx ends.
-func (w *watch) follow(ctx context.Context, dir, run string) {
+func (w *watch) follow(ctx context.Context, n *localNode, run string) {
 	for ctx.Err() == nil {
-		w.session(ctx, dir, run)
+		w.session(ctx, n, run)
 		select {
 		case <-ctx.Done():
 		case <-time.After(20 * time.Millisecond):
@@ -55,8 +56,8 @@ func (w *watch) follow(ctx context.Context, dir, run string) {
 }
 
 // session lasts as long as the node does.
-func (w *watch) session(ctx context.Context, dir, run string) {
-	c, err := dial(ctx, dir)
+func (w *watch) session(ctx context.Context, n *localNode, run string) {
+	c, err := dial(ctx, n.dir)
 	if err != nil {
 		return
 	}
@@ -64,7 +65,31 @@ func (w *watch) session(ctx context.Context, dir, run string) {
 	if names, err := c.names(ctx); err == nil {
 		w.learn(names)
 	}
-	c.follow(ctx, run, 0, w)
+	c.follow(ctx, run, 0, eyes{w, n.name})
+}
+
+// eyes are the watch at one node.
+type eyes struct {
+	*watch
+	node string
+}
+
+func (e eyes) show(ev *proto.FollowEvent) {
+	e.mu.Lock()
+	e.known[e.node] = max(e.known[e.node], ev.Run.Step)
+	e.mu.Unlock()
+	e.watch.show(ev)
+}
+
+// knownTo is how many steps all of the nodes together have called committed.
+func (w *watch) knownTo(nodes []*localNode) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var sum uint64
+	for _, n := range nodes {
+		sum += w.known[n.name]
+	}
+	return sum
 }
 
 func (w *watch) learn(names map[string]string) {
@@ -148,11 +173,13 @@ func (w *watch) reached(nodes []*localNode) reach {
 // the log before.
 func (s *progressSeen) past(before progressSeen, kind chaos.Kind, hit reach, at time.Time) bool {
 	switch {
+	case s.run.GetPhase() == proto.Phase_DONE:
+		return true
 	case s.step <= before.step:
 		return false
-	case s.generation > before.generation, s.run.GetPhase() == proto.Phase_DONE, hit == nobody:
+	case s.generation > before.generation, hit == nobody:
 		return true
-	case kind == chaos.Stop:
+	case kind.Freezes():
 		return s.at.Sub(at) > inFlight
 	}
 	return hit == everybody && s.growths > before.growths+1

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 // localCluster is a cluster of real lorad processes on this machine, for the demo and for chaos.
 type localCluster struct {
 	dir     string
+	lock    io.Closer              // held as long as this process lives: without it, dir is a dead cluster's
 	prepare func(*localNode) error // nil: nodes start as they are
 	nodes   []*localNode
 	once    sync.Once
@@ -30,7 +32,8 @@ type localCluster struct {
 type localNode struct {
 	name    string
 	dir     string
-	addr    string
+	addr    string // where others reach it
+	bind    string // where it listens, if that is not addr; its own connections come from there then
 	threads int
 	log     io.Writer // gets everything that the node says; nil: only the end of it is kept, in errs
 	cmd     *exec.Cmd
@@ -58,11 +61,11 @@ func startCluster(ctx context.Context, n int) (*localCluster, error) {
 
 // startPrepared starts n nodes each of which prepare has had a look at before.
 func startPrepared(ctx context.Context, n int, prepare func(*localNode) error) (*localCluster, error) {
-	dir, err := os.MkdirTemp("", "lorad-cluster-*")
+	dir, lock, err := clusterDir(os.TempDir())
 	if err != nil {
 		return nil, err
 	}
-	c := &localCluster{dir: dir, prepare: prepare}
+	c := &localCluster{dir: dir, lock: lock, prepare: prepare}
 	first, err := c.start(ctx, n, "", "up", "--token-uses", strconv.Itoa(n))
 	if err != nil {
 		c.stop()
@@ -75,6 +78,47 @@ func startPrepared(ctx context.Context, n int, prepare func(*localNode) error) (
 		}
 	}
 	return c, nil
+}
+
+const (
+	clusterPrefix = "lorad-cluster-"
+	clusterLock   = "lock"
+)
+
+// clusterDir makes the folder of a new cluster, and removes those of clusters whose process was killed: their nodes have
+// ended with it, but nobody was left to tidy up.
+func clusterDir(temp string) (dir string, lock io.Closer, err error) {
+	old, err := filepath.Glob(filepath.Join(temp, clusterPrefix+"*", clusterLock))
+	if err != nil {
+		return "", nil, err
+	}
+	for _, path := range old {
+		if f, err := lockFile(path); err == nil {
+			os.RemoveAll(filepath.Dir(path)) // another user's stays
+			f.Close()
+		}
+	}
+	if dir, err = os.MkdirTemp(temp, clusterPrefix+"*"); err != nil {
+		return "", nil, err
+	}
+	fresh := filepath.Join(dir, "new") // nobody takes it for a dead cluster's before it is locked
+	if lock, err = lockFile(fresh); err == nil {
+		err = os.Rename(fresh, filepath.Join(dir, clusterLock))
+	}
+	return dir, lock, err
+}
+
+// lockFile fails if somebody else has the lock.
+func lockFile(path string) (io.Closer, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // start runs one node more and returns when it is part of the cluster.
@@ -105,8 +149,9 @@ func (n *localNode) launch(token string, verb ...string) error {
 	if err != nil {
 		return err
 	}
-	args := append(verb, "--name", n.name, "--bind", n.addr, "--threads", strconv.Itoa(n.threads),
+	args := append(verb, "--name", n.name, "--threads", strconv.Itoa(n.threads),
 		"--until-stdin-closes", "--dir", n.dir, "-o", "json")
+	args = append(args, n.network()...)
 	cmd := exec.Command(program, args...)
 	cmd.Stderr = n.errs
 	if n.log != nil {
@@ -120,6 +165,7 @@ func (n *localNode) launch(token string, verb ...string) error {
 	// also lets a node that is stopped with SIGSTOP end with this process: an orphaned group that has stopped members
 	// gets SIGHUP and SIGCONT (POSIX, _exit).
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	endWithParent(cmd.SysProcAttr)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -139,6 +185,15 @@ func (n *localNode) launch(token string, verb ...string) error {
 	go firstLine(r, n.said)
 	go func() { cmd.Wait(); close(n.done) }()
 	return nil
+}
+
+// network is how the node listens and dials.
+func (n *localNode) network() []string {
+	if n.bind == "" {
+		return []string{"--bind", n.addr}
+	}
+	host, _, _ := net.SplitHostPort(n.bind)
+	return []string{"--bind", n.bind, "--advertise", n.addr, "--dial-from", host}
 }
 
 // firstLine hands on the first line, and reads on so that the node can always write.
@@ -186,6 +241,7 @@ func (c *localCluster) stop() {
 			n.stdin.Close()
 		}
 		os.RemoveAll(c.dir)
+		c.lock.Close()
 	})
 }
 

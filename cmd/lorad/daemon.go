@@ -29,6 +29,7 @@ type daemonConfig struct {
 	Name      string
 	Bind      string
 	Advertise string
+	DialFrom  net.IP
 	Threads   int
 	Bootstrap bool // make a new cluster if the directory has none
 	Join      string
@@ -79,6 +80,7 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	}
 	d.undo(func() { mux.Close() })
 	dialer := transport.NewDialer(creds.Identity)
+	dialer.From = cfg.DialFrom
 	d.undo(func() { dialer.Close() })
 	registry := tcp.NewRegistry(creds.Node.Id, peerID)
 	go registry.Serve(mux.Listener(transport.Reduce))

@@ -21,11 +21,12 @@ type daemonFlags struct {
 	Bind             string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
 	Advertise        string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
 	Threads          int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
+	DialFrom         net.IP `hidden:"" help:"Address that connections to other nodes come from (default: the system chooses)."`
 	UntilStdinCloses bool   `hidden:"" help:"End when standard input closes: for programs that start a node as a child."`
 }
 
 func (f daemonFlags) config(a *app) daemonConfig {
-	return daemonConfig{Dir: a.dir, Name: f.Name, Bind: f.Bind, Advertise: f.Advertise, Threads: f.Threads, Log: a.log}
+	return daemonConfig{Dir: a.dir, Name: f.Name, Bind: f.Bind, Advertise: f.Advertise, DialFrom: f.DialFrom, Threads: f.Threads, Log: a.log}
 }
 
 type upCmd struct {

@@ -12,13 +12,16 @@
 //   - leader: SIGKILL of the node that leads Raft at that moment, which also trains; started again after Down.
 //   - restart: SIGTERM of one node, which hands over what it can; started again after Down.
 //   - outage: SIGKILL of all nodes at once; all are started again, together, after Down.
+//   - partition: as many nodes as can be are cut off from the majority for Down. They reach each other.
+//   - pull: one node is cut off from all others for Down, as if its cable were pulled.
+//   - torn: SIGKILL of one node, and the newest checkpoint on its disk loses its end, or a bit of it is flipped, before
+//     it is started again.
 //
 // # Why not otherwise
 //
-// No partition and no full disk: both need rights on the machine (network namespaces, a file system of one's own) that
-// a command for everybody cannot ask for, and a proxy between the nodes or a failing write inside the process would
-// test the proxy. SIGKILL does not lose what the kernel has taken but not yet written: outage is a crash of all
-// processes, and says nothing about a disk that lies about fsync.
+// A cut is made by relays that the nodes' connections go through (package relay): a command for everybody cannot ask
+// for rights on the machine. SIGKILL does not lose what the kernel has taken but not yet written: outage is a crash of
+// all processes, and says nothing about a disk that lies about fsync (package durable's tests do).
 //
 // The generator is SplitMix64 (Steele, Lea, Flood 2014) and not math/rand, whose streams may change between releases.
 package chaos
@@ -34,15 +37,24 @@ import (
 type Kind string
 
 const (
-	Kill    Kind = "kill"
-	Stop    Kind = "stop"
-	Leader  Kind = "leader"
-	Restart Kind = "restart"
-	Outage  Kind = "outage"
+	Kill      Kind = "kill"
+	Stop      Kind = "stop"
+	Leader    Kind = "leader"
+	Restart   Kind = "restart"
+	Outage    Kind = "outage"
+	Partition Kind = "partition"
+	Pull      Kind = "pull"
+	Torn      Kind = "torn"
 )
 
 // Kinds lists all of them.
-func Kinds() []Kind { return []Kind{Kill, Stop, Leader, Restart, Outage} }
+func Kinds() []Kind { return []Kind{Kill, Stop, Leader, Restart, Outage, Partition, Pull, Torn} }
+
+// Cuts says whether a fault parts the network, and leaves all processes alone.
+func (k Kind) Cuts() bool { return k == Partition || k == Pull }
+
+// Freezes says whether the fault leaves the processes it hits as they are, to go on afterwards as if nothing had been.
+func (k Kind) Freezes() bool { return k == Stop || k.Cuts() }
 
 // Spec is what a schedule is made from.
 type Spec struct {
@@ -87,7 +99,7 @@ func Schedule(s Spec) ([]Fault, error) {
 		f := Fault{Kind: bag[k], Node: r.below(s.Nodes), Step: s.step(i, &r), Wait: r.between(0, maxWait)}
 		bag = slices.Delete(bag, k, k+1)
 		f.Down = r.between(minDown, maxDown)
-		if f.Kind == Stop {
+		if f.Kind.Freezes() {
 			f.Down = r.between(minStop, maxStop)
 		}
 		faults[i] = f

@@ -10,7 +10,7 @@ import (
 )
 
 func TestScheduleIsAFunctionOfTheSeed(t *testing.T) {
-	s := Spec{Seed: 7, Kinds: Kinds(), Count: 20, Nodes: 3, Steps: 282}
+	s := Spec{Seed: 7, Kinds: []Kind{Kill, Stop, Leader, Restart, Outage}, Count: 20, Nodes: 3, Steps: 282}
 	a, err := Schedule(s)
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestScheduleIsAFunctionOfTheSeed(t *testing.T) {
 func TestScheduleFitsTheRun(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := Spec{
-			Seed: rapid.Uint64().Draw(t, "seed"), Kinds: Kinds()[:rapid.IntRange(1, 5).Draw(t, "kinds")],
+			Seed: rapid.Uint64().Draw(t, "seed"), Kinds: Kinds()[:rapid.IntRange(1, len(Kinds())).Draw(t, "kinds")],
 			Count: rapid.IntRange(1, 50).Draw(t, "count"), Nodes: rapid.IntRange(3, 9).Draw(t, "nodes"),
 		}
 		s.Steps = uint64(2*s.Count + rapid.IntRange(0, 1000).Draw(t, "more"))
@@ -82,6 +82,8 @@ func TestJudge(t *testing.T) {
 	for name, spoil := range map[string]func(*Seen){
 		"too few faults": func(s *Seen) { s.Faults = 2 },
 		"stuck":          func(s *Seen) { s.Unrecovered = 1 },
+		"minority":       func(s *Seen) { s.MinorityCommits = 1 },
+		"other moments":  func(s *Seen) { s.State, s.CleanState = "ab", "cd" },
 		"lost":           func(s *Seen) { s.LostSteps = 1 },
 		"diverged":       func(s *Seen) { s.DivergedSteps = 1 },
 		"missing":        func(s *Seen) { s.Missing = 1 },

@@ -11,10 +11,13 @@ type Seen struct {
 	Planned, Faults  int // faults that were to happen, that happened
 	Unrecovered      int // faults after which no step was committed any more
 	LostSteps        int // steps that were seen committed and are not, or not as they were, in the final ledger
+	MinorityCommits  int // steps that nodes which were cut off from the majority called committed meanwhile
 	DivergedSteps    int // steps whose state digest is not that of the undisturbed run
 	Missing, Doubled uint64
 	AuditFindings    []string
-	SHA256, Clean    string   // of the weights, from the file on the home node's disk
+	SHA256, Clean    string // of the weights, from the file on the home node's disk
+	State            string // SHA-256 of weights and optimiser after the last step, as the last checkpoint has them
+	CleanState       string
 	Deaths           []string // nodes that ended although nobody had killed them, and what they said
 	Failure          string   // why the run did not end well, or ""
 }
@@ -31,6 +34,7 @@ func Judge(s Seen) []string {
 	add(s.Faults < s.Planned, "%d of %d faults happened: the run was over before", s.Faults, s.Planned)
 	add(s.Unrecovered > 0, "%d faults after which no step was committed any more", s.Unrecovered)
 	add(s.LostSteps > 0, "%d committed steps were lost", s.LostSteps)
+	add(s.MinorityCommits > 0, "%d steps were committed by a minority", s.MinorityCommits)
 	add(s.DivergedSteps > 0, "%d steps have another state than in the undisturbed run", s.DivergedSteps)
 	add(s.Missing > 0, "%d examples are in no step", s.Missing)
 	add(s.Doubled > 0, "%d examples are in more than one step of an epoch", s.Doubled)
@@ -38,6 +42,7 @@ func Judge(s Seen) []string {
 		add(true, "audit: %s", f)
 	}
 	add(s.SHA256 == "" || s.SHA256 != s.Clean, "the weights (%q) are not those of the undisturbed run (%q)", s.SHA256, s.Clean)
+	add(s.State != s.CleanState, "weights and optimiser after the last step (%q) are not those of the undisturbed run (%q)", s.State, s.CleanState)
 	for _, d := range s.Deaths {
 		add(true, "%s", d)
 	}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"lorad/internal/chaos"
+	"lorad/node/checkpoint"
+)
+
+// settling is how long after a cut what was under way may still take effect on the cut-off side: it had arrived.
+const settling = time.Second
+
+// inject lets one fault happen and waits for the next committed step.
+func (e *experiment) inject(f chaos.Fault) faultView {
+	e.faults++
+	if f.Kind.Cuts() {
+		e.away.Wait() // all nodes on two sides, and no third kind
+	}
+	victims := e.victims(f)
+	v := faultView{Kind: f.Kind, Node: nodeNames(victims), RecoveredMS: -1}
+	if len(victims) == len(e.cluster.nodes) {
+		v.Node = "all"
+	}
+	before, hit := e.watch.now(), e.watch.reached(victims)
+	v.AtStep = before.step
+	at := time.Now()
+	e.hit(f, victims)
+	recovered := func(now *progressSeen) bool { return now.past(before, f.Kind, hit, at) }
+	if e.watch.until(e.ctx, stuckAfter, recovered) == waitedFor {
+		v.RecoveredMS = time.Since(at).Milliseconds()
+	}
+	return v
+}
+
+func nodeNames(nodes []*localNode) string {
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = n.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// victims are the nodes that the fault hits: those that are away already are passed over, and of the others one that
+// works on the run is preferred. A kill spares the leader, which has a kind of its own.
+func (e *experiment) victims(f chaos.Fault) []*localNode {
+	var leader *localNode
+	switch f.Kind {
+	case chaos.Outage:
+		return e.up()
+	case chaos.Leader, chaos.Kill:
+		leader = e.leader()
+	case chaos.Partition:
+		return e.ring(f.Node)[:(len(e.cluster.nodes)-1)/2]
+	}
+	if f.Kind == chaos.Leader && leader != nil {
+		return []*localNode{leader}
+	}
+	up := slices.DeleteFunc(e.ring(f.Node), func(n *localNode) bool { return !e.isUp(n) })
+	for _, good := range []func(*localNode) bool{
+		func(n *localNode) bool { return n != leader && e.watch.reached([]*localNode{n}) != nobody },
+		func(n *localNode) bool { return n != leader },
+	} {
+		if i := slices.IndexFunc(up, good); i >= 0 {
+			return up[i : i+1]
+		}
+	}
+	return e.cluster.nodes[f.Node : f.Node+1]
+}
+
+// ring is all nodes, from one on.
+func (e *experiment) ring(from int) []*localNode {
+	return slices.Concat(e.cluster.nodes[from:], e.cluster.nodes[:from])
+}
+
+var signals = map[chaos.Kind]syscall.Signal{
+	chaos.Kill: syscall.SIGKILL, chaos.Leader: syscall.SIGKILL, chaos.Outage: syscall.SIGKILL, chaos.Torn: syscall.SIGKILL,
+	chaos.Stop: syscall.SIGSTOP, chaos.Restart: syscall.SIGTERM,
+}
+
+// hit carries the fault out and has its victims come back later.
+func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
+	e.mu.Lock()
+	for _, n := range victims {
+		e.down[n] = true
+	}
+	e.mu.Unlock()
+	if f.Kind.Cuts() {
+		e.network.Cut(strings.Split(nodeNames(victims), ", "))
+		e.away.Go(func() { e.heal(f, victims) })
+		return
+	}
+	for _, n := range victims {
+		n.cmd.Process.Signal(signals[f.Kind])
+	}
+	for _, n := range victims {
+		e.away.Go(func() { e.comeBack(f, n) })
+	}
+}
+
+// heal ends a cut. Nobody on the side of the minority may have called a step committed meanwhile.
+func (e *experiment) heal(f chaos.Fault, cut []*localNode) {
+	e.pause(settling)
+	before := e.watch.knownTo(cut)
+	e.pause(f.Down - settling)
+	after := e.watch.knownTo(cut)
+	e.network.Heal()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.minority += int(after - before)
+	for _, n := range cut {
+		delete(e.down, n)
+	}
+}
+
+func (e *experiment) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-e.ctx.Done():
+	}
+}
+
+// comeBack ends a fault for one of its victims. When the experiment is over, nothing is started any more.
+func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
+	if f.Kind == chaos.Stop {
+		e.pause(f.Down)
+		n.cmd.Process.Signal(syscall.SIGCONT)
+		e.back(n)
+		return
+	}
+	e.ended(n)
+	n.stdin.Close()
+	if f.Kind == chaos.Torn {
+		e.tear(n, f)
+	}
+	e.pause(f.Down)
+	if e.ctx.Err() != nil {
+		return
+	}
+	if err := n.launch("", "up"); err != nil {
+		e.died("%v", err)
+		return
+	}
+	e.back(n)
+	e.guard(n)
+}
+
+func (e *experiment) back(n *localNode) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.down, n)
+}
+
+// ended waits for a node that was told to end, and makes it if it does not.
+func (e *experiment) ended(n *localNode) {
+	select {
+	case <-n.done:
+		return
+	case <-time.After(politeTimeout):
+		e.died("%s did not end within %s of SIGTERM: %s", n.name, politeTimeout, n.errs.last())
+	case <-e.ctx.Done():
+	}
+	n.cmd.Process.Kill()
+	<-n.done
+}
+
+func (e *experiment) died(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.deaths = append(e.deaths, fmt.Sprintf(format, args...))
+}
+
+// tear damages the newest checkpoint of a node that is away: its end is missing, as if it had never reached the disk,
+// or a bit has flipped.
+func (e *experiment) tear(n *localNode, f chaos.Fault) {
+	dir := filepath.Join(n.dir, "runs", e.run)
+	if n == e.cluster.nodes[0] {
+		dir = e.output
+	}
+	steps := checkpoint.List(dir)
+	if len(steps) == 0 {
+		return
+	}
+	path := filepath.Join(checkpoint.Path(dir, steps[len(steps)-1]), "state.bin")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return // a checkpoint that another version of lorad made
+	}
+	if half := len(data) / 2; f.Step%2 == 0 {
+		data = data[:half]
+	} else {
+		data[half] ^= 1
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		e.died("tear %s: %v", path, err)
+	}
+}
