@@ -19,8 +19,11 @@ const (
 	Worker  Role = "worker"  // computes; may not speak Raft
 	Voter   Role = "voter"   // also takes part in Raft and may enrol joiners
 	Witness Role = "witness" // votes, never computes
-	// Owner is the user of this machine on its local socket. It is never in a certificate.
+	// Owner is the user of this machine on its local socket. It is never in a certificate, nor are those below.
 	Owner Role = "owner"
+	// Viewer and Operator are people who call from elsewhere with a token: one looks, the other also runs things.
+	Viewer   Role = "viewer"
+	Operator Role = "operator"
 )
 
 // Subject is the whole identity of a node as the leader decides it.

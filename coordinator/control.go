@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"lorad/ca"
 	"lorad/coordinator/sched"
 	"lorad/coordinator/state"
 	"lorad/proto"
@@ -16,8 +15,6 @@ import (
 
 const (
 	followBatch = 512 // records in one event
-	maxTokenTTL = 30 * 24 * time.Hour
-	tokenTTL    = time.Hour
 	// patience is how long a command waits for a leader when its caller set no deadline.
 	patience = 15 * time.Second
 )
@@ -38,7 +35,7 @@ func coded(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refusal):
-		return status.Error(codeOf(refusal.Kind), refusal.Text)
+		return because(codeOf(refusal.Kind), string(refusal.Kind), refusal.Text)
 	case status.Code(err) != codes.Unknown:
 		return err
 	case errors.Is(err, context.Canceled):
@@ -263,24 +260,4 @@ func (s control) Audit(ctx context.Context, req *proto.AuditRequest) (*proto.Aud
 	}
 	reply, err := s.cfg.Audit(ctx, r)
 	return reply, coded(err)
-}
-
-// CreateToken makes a token that lets nodes in. The secret is in the reply and nowhere else.
-func (s control) CreateToken(ctx context.Context, req *proto.CreateTokenRequest) (*proto.CreateTokenReply, error) {
-	ttl := time.Duration(req.TtlMs) * time.Millisecond
-	if ttl == 0 {
-		ttl = tokenTTL
-	}
-	if ttl < 0 || ttl > maxTokenTTL {
-		return nil, status.Errorf(codes.InvalidArgument, "create token: %v is no time to live: more than nothing, at most %v", ttl, maxTokenTTL)
-	}
-	tok := ca.NewJoinToken(s.creds.Identity.Pin())
-	record := &proto.Token{
-		Id: tok.ID(), SecretSha256: tok.SecretHash(), UsesLeft: max(1, req.Uses), Voter: req.Voter,
-		ExpiresUnixMs: s.now().Add(ttl).UnixMilli(),
-	}
-	if _, err := s.do(ctx, &proto.Command{Do: &proto.Command_PutToken{PutToken: &proto.PutToken{Token: record}}}); err != nil {
-		return nil, coded(err)
-	}
-	return &proto.CreateTokenReply{Token: tok.Reveal(), Addr: s.cfg.Mux.Advertise(), ExpiresUnixMs: record.ExpiresUnixMs}, nil
 }

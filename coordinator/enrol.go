@@ -59,7 +59,7 @@ func (c *Coordinator) enrol(req *proto.JoinRequest) (*proto.JoinReply, error) {
 	}
 	if reply.RefusalKind != "" {
 		c.log.Warn("a stranger was turned away", "name", req.Node.Name, "reason", reply.Refusal)
-		return nil, status.Error(codes.PermissionDenied, "join: "+reply.Refusal)
+		return nil, because(codes.PermissionDenied, TokenPrefix+reply.RefusalKind, "join: "+reply.Refusal)
 	}
 	return c.welcome(authority, req.CsrDer, reply.Node)
 }
@@ -78,10 +78,7 @@ func (c *Coordinator) authority() (*ca.Authority, error) {
 
 // welcome is what a node that was let in needs.
 func (c *Coordinator) welcome(authority *ca.Authority, csr []byte, n *proto.Node) (*proto.JoinReply, error) {
-	role := ca.Worker
-	if n.Voter {
-		role = ca.Voter
-	}
+	role := roleOf(n)
 	cert, err := authority.SignCSR(csr, ca.Subject{ClusterID: c.creds.ClusterID, NodeID: n.Id, Role: role})
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "join: "+err.Error())
@@ -95,4 +92,15 @@ func (c *Coordinator) welcome(authority *ca.Authority, csr []byte, n *proto.Node
 	}
 	c.log.Info("node let in", "name", n.Name, "id", n.Id, "role", role)
 	return reply, nil
+}
+
+// roleOf is what a node's certificate says it is.
+func roleOf(n *proto.Node) ca.Role {
+	switch {
+	case n.Witness:
+		return ca.Witness
+	case n.Voter:
+		return ca.Voter
+	}
+	return ca.Worker
 }

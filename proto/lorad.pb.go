@@ -150,6 +150,7 @@ type Node struct {
 	Engine        string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"` // "cpu" (later "cuda")
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	JoinedUnixMs  int64                  `protobuf:"varint,9,opt,name=joined_unix_ms,json=joinedUnixMs,proto3" json:"joined_unix_ms,omitempty"`
+	Witness       bool                   `protobuf:"varint,10,opt,name=witness,proto3" json:"witness,omitempty"` // votes and never computes; voter is true as well
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +246,13 @@ func (x *Node) GetJoinedUnixMs() int64 {
 		return x.JoinedUnixMs
 	}
 	return 0
+}
+
+func (x *Node) GetWitness() bool {
+	if x != nil {
+		return x.Witness
+	}
+	return false
 }
 
 // File is one content-addressed input of a run.
@@ -997,14 +1005,20 @@ func (x *Cluster) GetSealedCaKey() []byte {
 	return nil
 }
 
+// Token lets a node join (worker, voter, witness) or a person call (viewer, operator).
 type Token struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	SecretSha256  []byte                 `protobuf:"bytes,2,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	ExpiresUnixMs int64                  `protobuf:"varint,3,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
 	UsesLeft      uint32                 `protobuf:"varint,4,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
-	Voter         bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`                // role given to the joiner
+	Voter         bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`                // of a token without a role: voter, else worker
 	UsedBy        [][]byte               `protobuf:"bytes,6,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"` // sha256 of the public keys enrolled with it: a retry by the same key is not a second use
+	Role          string                 `protobuf:"bytes,7,opt,name=role,proto3" json:"role,omitempty"`                   // "worker", "voter", "witness", "viewer" or "operator"
+	Name          string                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`                   // what or whom it is for, in the words of who made it
+	CreatedUnixMs int64                  `protobuf:"varint,9,opt,name=created_unix_ms,json=createdUnixMs,proto3" json:"created_unix_ms,omitempty"`
+	Uses          uint32                 `protobuf:"varint,10,opt,name=uses,proto3" json:"uses,omitempty"`                  // that it was made with
+	MadeBy        string                 `protobuf:"bytes,11,opt,name=made_by,json=madeBy,proto3" json:"made_by,omitempty"` // node id: its tokens go when it is removed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1093,41 @@ func (x *Token) GetUsedBy() [][]byte {
 		return x.UsedBy
 	}
 	return nil
+}
+
+func (x *Token) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Token) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Token) GetCreatedUnixMs() int64 {
+	if x != nil {
+		return x.CreatedUnixMs
+	}
+	return 0
+}
+
+func (x *Token) GetUses() uint32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *Token) GetMadeBy() string {
+	if x != nil {
+		return x.MadeBy
+	}
+	return ""
 }
 
 type Command struct {
@@ -2711,6 +2760,8 @@ type CreateTokenRequest struct {
 	Uses          uint32                 `protobuf:"varint,1,opt,name=uses,proto3" json:"uses,omitempty"`
 	TtlMs         int64                  `protobuf:"varint,2,opt,name=ttl_ms,json=ttlMs,proto3" json:"ttl_ms,omitempty"`
 	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Role          string                 `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2766,11 +2817,27 @@ func (x *CreateTokenRequest) GetVoter() bool {
 	return false
 }
 
+func (x *CreateTokenRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type CreateTokenReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Addr          string                 `protobuf:"bytes,2,opt,name=addr,proto3" json:"addr,omitempty"`
 	ExpiresUnixMs int64                  `protobuf:"varint,3,opt,name=expires_unix_ms,json=expiresUnixMs,proto3" json:"expires_unix_ms,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,5,opt,name=role,proto3" json:"role,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2826,6 +2893,180 @@ func (x *CreateTokenReply) GetExpiresUnixMs() int64 {
 	return 0
 }
 
+func (x *CreateTokenReply) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateTokenReply) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type TokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokensRequest) Reset() {
+	*x = TokensRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokensRequest) ProtoMessage() {}
+
+func (x *TokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
+func (*TokensRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+}
+
+type TokensReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tokens        []*Token               `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokensReply) Reset() {
+	*x = TokensReply{}
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokensReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokensReply) ProtoMessage() {}
+
+func (x *TokensReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
+func (*TokensReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *TokensReply) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+type RemoveTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTokenRequest) Reset() {
+	*x = RemoveTokenRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTokenRequest) ProtoMessage() {}
+
+func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
+func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RemoveTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveTokenReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTokenReply) Reset() {
+	*x = RemoveTokenReply{}
+	mi := &file_proto_lorad_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTokenReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTokenReply) ProtoMessage() {}
+
+func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
+func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+}
+
 type AuditRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2835,7 +3076,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2847,7 +3088,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2860,7 +3101,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -2890,7 +3131,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2902,7 +3143,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2915,7 +3156,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3007,7 +3248,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3019,7 +3260,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3032,7 +3273,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3078,7 +3319,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3090,7 +3331,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3103,7 +3344,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -3163,7 +3404,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3416,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3429,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 type PingReply struct {
@@ -3200,7 +3441,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3453,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3466,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PingReply) GetId() string {
@@ -3245,7 +3486,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3498,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3511,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -3297,7 +3538,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3550,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3563,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -3348,7 +3589,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3601,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3614,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3387,7 +3628,7 @@ var File_proto_lorad_proto protoreflect.FileDescriptor
 
 const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
-	"\x11proto/lorad.proto\x12\blorad.v1\"\xe5\x01\n" +
+	"\x11proto/lorad.proto\x12\blorad.v1\"\xff\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3397,7 +3638,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x06 \x01(\x04R\vmemoryBytes\x12\x16\n" +
 	"\x06engine\x18\a \x01(\tR\x06engine\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12$\n" +
-	"\x0ejoined_unix_ms\x18\t \x01(\x03R\fjoinedUnixMs\"F\n" +
+	"\x0ejoined_unix_ms\x18\t \x01(\x03R\fjoinedUnixMs\x12\x18\n" +
+	"\awitness\x18\n" +
+	" \x01(\bR\awitness\"F\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
@@ -3479,14 +3722,20 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\bin_a_row\x18\x06 \x01(\rR\x06inARow\"=\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
-	"\rsealed_ca_key\x18\x02 \x01(\fR\vsealedCaKey\"\xb0\x01\n" +
+	"\rsealed_ca_key\x18\x02 \x01(\fR\vsealedCaKey\"\xad\x02\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x12&\n" +
 	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\x12\x1b\n" +
 	"\tuses_left\x18\x04 \x01(\rR\busesLeft\x12\x14\n" +
 	"\x05voter\x18\x05 \x01(\bR\x05voter\x12\x17\n" +
-	"\aused_by\x18\x06 \x03(\fR\x06usedBy\"\xf4\x04\n" +
+	"\aused_by\x18\x06 \x03(\fR\x06usedBy\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12&\n" +
+	"\x0fcreated_unix_ms\x18\t \x01(\x03R\rcreatedUnixMs\x12\x12\n" +
+	"\x04uses\x18\n" +
+	" \x01(\rR\x04uses\x12\x17\n" +
+	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xf4\x04\n" +
 	"\aCommand\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12.\n" +
 	"\bput_node\x18\x02 \x01(\v2\x11.lorad.v1.PutNodeH\x00R\aputNode\x127\n" +
@@ -3605,15 +3854,25 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"after_step\x18\x02 \x01(\x04R\tafterStep\"Z\n" +
 	"\vFollowEvent\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.lorad.v1.RunR\x03run\x12*\n" +
-	"\x05steps\x18\x02 \x03(\v2\x14.lorad.v1.StepRecordR\x05steps\"U\n" +
+	"\x05steps\x18\x02 \x03(\v2\x14.lorad.v1.StepRecordR\x05steps\"}\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04uses\x18\x01 \x01(\rR\x04uses\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x14\n" +
-	"\x05voter\x18\x03 \x01(\bR\x05voter\"d\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\"\x88\x01\n" +
 	"\x10CreateTokenReply\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04addr\x18\x02 \x01(\tR\x04addr\x12&\n" +
-	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\" \n" +
+	"\x0fexpires_unix_ms\x18\x03 \x01(\x03R\rexpiresUnixMs\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x05 \x01(\tR\x04role\"\x0f\n" +
+	"\rTokensRequest\"6\n" +
+	"\vTokensReply\x12'\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x0f.lorad.v1.TokenR\x06tokens\"$\n" +
+	"\x12RemoveTokenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
+	"\x10RemoveTokenReply\" \n" +
 	"\fAuditRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"\xb4\x02\n" +
 	"\n" +
@@ -3676,7 +3935,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
 	"\aABORTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06BROKEN\x10\x042\xd6\x03\n" +
+	"\x06BROKEN\x10\x042\xd9\x04\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -3684,7 +3943,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06GetRun\x12\x17.lorad.v1.GetRunRequest\x1a\r.lorad.v1.Run\x122\n" +
 	"\x04Stop\x12\x15.lorad.v1.StopRequest\x1a\x13.lorad.v1.StopReply\x12:\n" +
 	"\x06Follow\x12\x17.lorad.v1.FollowRequest\x1a\x15.lorad.v1.FollowEvent0\x01\x12G\n" +
-	"\vCreateToken\x12\x1c.lorad.v1.CreateTokenRequest\x1a\x1a.lorad.v1.CreateTokenReply\x125\n" +
+	"\vCreateToken\x12\x1c.lorad.v1.CreateTokenRequest\x1a\x1a.lorad.v1.CreateTokenReply\x128\n" +
+	"\x06Tokens\x12\x17.lorad.v1.TokensRequest\x1a\x15.lorad.v1.TokensReply\x12G\n" +
+	"\vRemoveToken\x12\x1c.lorad.v1.RemoveTokenRequest\x1a\x1a.lorad.v1.RemoveTokenReply\x125\n" +
 	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2@\n" +
 	"\fCoordination\x120\n" +
 	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply2;\n" +
@@ -3709,7 +3970,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -3751,15 +4012,19 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*FollowEvent)(nil),        // 37: lorad.v1.FollowEvent
 	(*CreateTokenRequest)(nil), // 38: lorad.v1.CreateTokenRequest
 	(*CreateTokenReply)(nil),   // 39: lorad.v1.CreateTokenReply
-	(*AuditRequest)(nil),       // 40: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 41: lorad.v1.AuditReply
-	(*JoinRequest)(nil),        // 42: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 43: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 44: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 45: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 46: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 47: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 48: lorad.v1.Chunk
+	(*TokensRequest)(nil),      // 40: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 41: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 42: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 43: lorad.v1.RemoveTokenReply
+	(*AuditRequest)(nil),       // 44: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 45: lorad.v1.AuditReply
+	(*JoinRequest)(nil),        // 46: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 47: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 48: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 49: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 50: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 51: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 52: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -3801,40 +4066,45 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	8,  // 36: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
 	8,  // 37: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
 	6,  // 38: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	2,  // 39: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 40: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 41: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	26, // 42: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	29, // 43: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	31, // 44: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	33, // 45: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	34, // 46: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	36, // 47: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	38, // 48: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	40, // 49: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	12, // 50: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	42, // 51: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	44, // 52: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	46, // 53: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	47, // 54: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	28, // 55: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	30, // 56: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	32, // 57: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 58: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	35, // 59: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	37, // 60: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	39, // 61: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	41, // 62: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	25, // 63: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	43, // 64: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	45, // 65: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	48, // 66: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	48, // 67: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	55, // [55:68] is the sub-list for method output_type
-	42, // [42:55] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	11, // 39: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 40: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 41: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 42: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	26, // 43: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	29, // 44: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	31, // 45: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	33, // 46: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	34, // 47: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	36, // 48: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	38, // 49: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	40, // 50: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	42, // 51: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	44, // 52: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	12, // 53: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	46, // 54: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	48, // 55: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	50, // 56: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	51, // 57: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	28, // 58: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	30, // 59: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	32, // 60: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 61: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	35, // 62: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	37, // 63: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	39, // 64: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	41, // 65: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	43, // 66: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	45, // 67: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	25, // 68: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	47, // 69: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	49, // 70: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	52, // 71: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	52, // 72: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	58, // [58:73] is the sub-list for method output_type
+	43, // [43:58] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -3861,7 +4131,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   47,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -28,6 +28,8 @@ const (
 	Control_Stop_FullMethodName        = "/lorad.v1.Control/Stop"
 	Control_Follow_FullMethodName      = "/lorad.v1.Control/Follow"
 	Control_CreateToken_FullMethodName = "/lorad.v1.Control/CreateToken"
+	Control_Tokens_FullMethodName      = "/lorad.v1.Control/Tokens"
+	Control_RemoveToken_FullMethodName = "/lorad.v1.Control/RemoveToken"
 	Control_Audit_FullMethodName       = "/lorad.v1.Control/Audit"
 )
 
@@ -42,6 +44,8 @@ type ControlClient interface {
 	Stop(ctx context.Context, in *StopRequest, opts ...grpc.CallOption) (*StopReply, error)
 	Follow(ctx context.Context, in *FollowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FollowEvent], error)
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenReply, error)
+	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensReply, error)
+	RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenReply, error)
 	Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error)
 }
 
@@ -132,6 +136,26 @@ func (c *controlClient) CreateToken(ctx context.Context, in *CreateTokenRequest,
 	return out, nil
 }
 
+func (c *controlClient) Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokensReply)
+	err := c.cc.Invoke(ctx, Control_Tokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveTokenReply)
+	err := c.cc.Invoke(ctx, Control_RemoveToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AuditReply)
@@ -153,6 +177,8 @@ type ControlServer interface {
 	Stop(context.Context, *StopRequest) (*StopReply, error)
 	Follow(*FollowRequest, grpc.ServerStreamingServer[FollowEvent]) error
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenReply, error)
+	Tokens(context.Context, *TokensRequest) (*TokensReply, error)
+	RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenReply, error)
 	Audit(context.Context, *AuditRequest) (*AuditReply, error)
 	mustEmbedUnimplementedControlServer()
 }
@@ -184,6 +210,12 @@ func (UnimplementedControlServer) Follow(*FollowRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedControlServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
+}
+func (UnimplementedControlServer) Tokens(context.Context, *TokensRequest) (*TokensReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Tokens not implemented")
+}
+func (UnimplementedControlServer) RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveToken not implemented")
 }
 func (UnimplementedControlServer) Audit(context.Context, *AuditRequest) (*AuditReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Audit not implemented")
@@ -328,6 +360,42 @@ func _Control_CreateToken_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Tokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Tokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Tokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Tokens(ctx, req.(*TokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RemoveToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RemoveToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RemoveToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RemoveToken(ctx, req.(*RemoveTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_Audit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AuditRequest)
 	if err := dec(in); err != nil {
@@ -376,6 +444,14 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateToken",
 			Handler:    _Control_CreateToken_Handler,
+		},
+		{
+			MethodName: "Tokens",
+			Handler:    _Control_Tokens_Handler,
+		},
+		{
+			MethodName: "RemoveToken",
+			Handler:    _Control_RemoveToken_Handler,
 		},
 		{
 			MethodName: "Audit",

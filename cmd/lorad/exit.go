@@ -7,21 +7,33 @@ import (
 	"os"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"lorad/ca"
+	"lorad/coordinator"
+	clusterstate "lorad/coordinator/state"
 	"lorad/transport"
 )
 
 // Exit codes, for scripts. docs/cli.md lists them.
 const (
-	exitFailed      = 1   // the run failed, or anything not named below
-	exitUsage       = 2   // command line or job file
-	exitNotFound    = 3   // no such run, node or file
-	exitDenied      = 4   // token or certificate refused
-	exitNoQuorum    = 5   // too few voters are up
-	exitRetry       = 75  // may work later (EX_TEMPFAIL)
+	exitFailed   = 1  // the run failed, or anything not named below
+	exitUsage    = 2  // command line or job file
+	exitNotFound = 3  // no such run, node or file
+	exitDenied   = 4  // token or certificate refused; the reasons below have codes of their own
+	exitNoQuorum = 5  // too few voters are up
+	exitRetry    = 75 // may work later (EX_TEMPFAIL)
+
+	exitTokenExpired = 41 // its time is over
+	exitTokenUnknown = 42 // revoked, of another cluster, or mistyped
+	exitTokenUsedUp  = 43 // as many nodes have joined as may
+	exitTokenRole    = 44 // a person's token for a node, or the other way round
+	exitPinMismatch  = 45 // the address is of another cluster than the token, or somebody is in between
+	exitClock        = 46 // the clocks of the two machines differ too much, or the other's certificate has ended
+	exitNotReached   = 47 // the cluster cannot reach the joiner back
+
 	exitInterrupted = 130 // Ctrl-C
 )
 
@@ -61,12 +73,40 @@ func exitCode(err error) int {
 	case errors.Is(err, os.ErrNotExist):
 		return exitNotFound
 	}
+	if code, known := exitOfReason[reason(err)]; known {
+		return code
+	}
 	return exitOfStatus(status.Code(err))
+}
+
+// exitOfReason maps the kinds of refusal that a script may want to tell from each other.
+var exitOfReason = map[string]int{
+	coordinator.TokenPrefix + string(clusterstate.Expired):   exitTokenExpired,
+	coordinator.TokenPrefix + string(clusterstate.Unknown):   exitTokenUnknown,
+	coordinator.TokenPrefix + string(clusterstate.Mismatch):  exitTokenUnknown,
+	coordinator.TokenPrefix + string(clusterstate.UsedUp):    exitTokenUsedUp,
+	coordinator.TokenPrefix + string(clusterstate.WrongRole): exitTokenRole,
+	coordinator.ClockReason:                                  exitClock,
+	coordinator.ReachReason:                                  exitNotReached,
+}
+
+// reason is what a refusal calls itself, for programs: of the google.rpc.ErrorInfo in a status.
+func reason(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.Reason
+		}
+	}
+	return ""
 }
 
 func exitOfKind(k transport.Kind) int {
 	switch k {
-	case transport.PinMismatch, transport.OtherCluster, transport.Revoked, transport.Expired, transport.Refused, transport.NotOwner:
+	case transport.PinMismatch:
+		return exitPinMismatch
+	case transport.Clock:
+		return exitClock
+	case transport.OtherCluster, transport.Revoked, transport.Expired, transport.Refused, transport.NotOwner:
 		return exitDenied
 	case transport.NotRunning:
 		return exitNotFound

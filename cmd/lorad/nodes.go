@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"lorad/proto"
 )
@@ -79,27 +78,4 @@ func role(v nodeView) string {
 		return "voter"
 	}
 	return "worker"
-}
-
-type tokenCmd struct {
-	Create tokenCreate `cmd:"" help:"Make a join token."`
-}
-
-type tokenCreate struct {
-	Uses   uint32        `default:"1" help:"How many nodes may join with it."`
-	TTL    time.Duration `default:"1h" name:"ttl" help:"How long it is valid."`
-	Worker bool          `help:"Joiners train but do not vote."`
-}
-
-func (t tokenCreate) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	reply, err := c.CreateToken(a.ctx, &proto.CreateTokenRequest{Uses: t.Uses, TtlMs: t.TTL.Milliseconds(), Voter: !t.Worker})
-	if err != nil {
-		return err
-	}
-	return a.print(started{Addr: reply.Addr, Token: reply.Token}, func(w io.Writer) { printJoin(w, reply, t.Uses, t.TTL) })
 }

@@ -47,14 +47,14 @@ func (u upCmd) Run(a *app) error {
 		}
 		return a.print(started{Addr: t.Addr, Token: t.Token}, func(w io.Writer) {
 			fmt.Fprintf(w, "this node is up at %s\n", t.Addr)
-			printJoin(w, t, u.TokenUses, u.TokenTTL)
+			printJoin(w, t, u.TokenUses)
 			fmt.Fprintf(w, "\ntrain with:  lorad train job.yaml      (lorad example > job.yaml writes one to start from)\nCtrl-C stops this node; lorad up starts it again where it was\n")
 		})
 	})
 }
 
-func printJoin(w io.Writer, t *proto.CreateTokenReply, uses uint32, ttl time.Duration) {
-	fmt.Fprintf(w, "on another machine, within %s (%d use%s):\n\n  lorad join %s --token %s\n", ttl, uses, plural(uses), t.Addr, t.Token)
+func printJoin(w io.Writer, t *proto.CreateTokenReply, uses uint32) {
+	fmt.Fprintf(w, "on another machine, within %s (%d use%s, %s):\n\n  LORAD_TOKEN=%s lorad join %s\n", left(t.ExpiresUnixMs), uses, plural(uses), t.Role, t.Token, t.Addr)
 	if host, _, err := net.SplitHostPort(t.Addr); err == nil {
 		if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
 			fmt.Fprintln(w, "\n(that address works on this machine only; give --bind or --advertise an address that the others reach)")

@@ -15,6 +15,7 @@ const (
 	Expired   Kind = "expired"         // the token's time is over
 	UsedUp    Kind = "used up"         // the token has no uses left
 	Mismatch  Kind = "secret mismatch" // the token's secret is another one
+	WrongRole Kind = "wrong role"      // the token is for something else
 )
 
 // Error is a refusal: the command changed nothing. Its text reads "operation subject: kind: cause and the fix".

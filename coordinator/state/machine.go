@@ -103,7 +103,7 @@ func (m *Machine) admit(n *proto.Node, now int64) (*proto.Node, error) {
 		joined = old.JoinedUnixMs
 	}
 	return &proto.Node{
-		Id: n.Id, Name: m.freeName(n), Addr: n.Addr, Voter: n.Voter, Cores: n.Cores, MemoryBytes: n.MemoryBytes,
+		Id: n.Id, Name: m.freeName(n), Addr: n.Addr, Voter: n.Voter, Witness: n.Witness, Cores: n.Cores, MemoryBytes: n.MemoryBytes,
 		Engine: n.Engine, Version: n.Version, JoinedUnixMs: joined,
 	}, nil
 }
@@ -142,6 +142,8 @@ func (m *Machine) removeNode(id string) (Result, error) {
 	}
 	delete(m.nodes, id)
 	m.removed[id] = id
+	// Whoever took the node over may have made itself a way back in.
+	maps.DeleteFunc(m.tokens, func(_ string, t *proto.Token) bool { return t.MadeBy == id })
 	return Result{Node: n}, nil
 }
 

@@ -2,7 +2,9 @@ package state
 
 import (
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 
 	"lorad/proto"
 )
@@ -71,12 +73,25 @@ func (m *Machine) submitRun(s *proto.Spec, now int64) (Result, error) {
 	switch {
 	case s.GetRun() == "" || s.GetSteps() == 0 || s.GetMicroBatches() == 0:
 		return Result{}, refuse(Invalid, "submit", "run "+s.GetRun(), "a run has an id, steps and micro-batches")
+	case !safeNames(s):
+		return Result{}, refuse(Invalid, "submit", "run", "its id or an input's name is not one that may become a file's: no .., no leading slash")
 	case m.runs[s.Run] != nil:
 		return Result{Run: m.runs[s.Run], Existed: true}, nil
 	case m.nodes[s.HomeNode] == nil:
 		return Result{}, refuse(Unknown, "submit", "run "+s.Run, "its home node %q is not in the cluster", s.HomeNode)
 	}
 	return m.put(&proto.Run{Spec: s, Phase: proto.Phase_PENDING, Reason: "submitted"}), nil
+}
+
+// safeNames reports whether the run's id and the names of its inputs stay in the directory they are put in: on every
+// node, files and folders get these names.
+func safeNames(s *proto.Spec) bool {
+	if !fs.ValidPath(s.Run) || strings.ContainsAny(s.Run, `/\:`) || s.Run == "." {
+		return false
+	}
+	return !slices.ContainsFunc(s.Files, func(f *proto.File) bool {
+		return !fs.ValidPath(f.GetName()) || strings.ContainsAny(f.GetName(), `\:`) || f.GetName() == "."
+	})
 }
 
 // stopRun asks the members to stop at a step they agree on. Without members there is nothing to wait for.

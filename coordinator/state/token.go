@@ -14,9 +14,35 @@ const maxVoters = 5
 // A dead token is kept for a day, so that whoever tries it is told why it does not work.
 const tokenGraveMs = 24 * 3600 * 1000
 
+// What a token is for. A node joins with one of the first three; a person calls with one of the others.
+const (
+	Worker   = "worker"
+	Voter    = "voter"
+	Witness  = "witness"
+	Viewer   = "viewer"
+	Operator = "operator"
+)
+
+// RoleOf is what a token is for. Tokens of older logs say only whether the joiner may vote.
+func RoleOf(t *proto.Token) string {
+	switch {
+	case t.GetRole() != "":
+		return t.GetRole()
+	case t.GetVoter():
+		return Voter
+	}
+	return Worker
+}
+
+// Joins reports whether a node may join with a token of this role.
+func Joins(role string) bool { return role == Worker || role == Voter || role == Witness }
+
 func (m *Machine) putToken(t *proto.Token, now int64) (Result, error) {
 	if t.GetId() == "" || len(t.GetSecretSha256()) != 32 || t.GetUsesLeft() == 0 {
 		return Result{}, refuse(Invalid, "put", "token "+t.GetId(), "a token has an id, the SHA-256 of its secret and at least one use")
+	}
+	if r := RoleOf(t); !Joins(r) && r != Viewer && r != Operator {
+		return Result{}, refuse(Invalid, "put", "token "+t.Id, "no such role as %q: worker, voter, witness, viewer or operator", r)
 	}
 	if old := m.tokens[t.Id]; old != nil && bytes.Equal(old.SecretSha256, t.SecretSha256) {
 		return Result{}, nil // the same command again, because its first reply was lost with a leader
@@ -45,9 +71,13 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 		return Result{}, refuse(Illegal, "use", "token "+t.Id, "node id %s is somebody else's: join with an empty state directory", old.Id)
 	}
 	if want != nil {
+		role := RoleOf(t)
 		want = &proto.Node{
-			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: t.Voter && m.roomForVoter(want.Id), Cores: want.Cores,
-			MemoryBytes: want.MemoryBytes, Engine: want.Engine, Version: want.Version,
+			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: role != Worker && m.roomForVoter(want.Id), Witness: role == Witness,
+			Cores: want.Cores, MemoryBytes: want.MemoryBytes, Engine: want.Engine, Version: want.Version,
+		}
+		if want.Witness && !want.Voter {
+			return Result{}, refuse(Illegal, "use", "token "+t.Id, "a witness only votes, and %d nodes vote already: remove one first", maxVoters)
 		}
 	}
 	n, err := m.admit(want, now)
@@ -82,6 +112,8 @@ func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {
 		return nil, refuse(Unknown, "use", subject, "no such token: check that the whole of it was pasted, or %s", fix)
 	case subtle.ConstantTimeCompare(t.SecretSha256, u.SecretSha256) != 1:
 		return nil, refuse(Mismatch, "use", subject, "the secret is not the token's: check that the whole of it was pasted")
+	case !Joins(RoleOf(t)):
+		return nil, refuse(WrongRole, "use", subject, "it is for a person (%s), not for a node: %s", RoleOf(t), fix)
 	case now >= t.ExpiresUnixMs:
 		return nil, refuse(Expired, "use", subject, "it expired %d s ago: %s", (now-t.ExpiresUnixMs)/1000, fix)
 	case usedBy(t, u.KeySha256):
@@ -100,7 +132,7 @@ func usedBy(t *proto.Token, key []byte) bool {
 func spend(t *proto.Token, key []byte) *proto.Token {
 	next := &proto.Token{
 		Id: t.Id, SecretSha256: t.SecretSha256, ExpiresUnixMs: t.ExpiresUnixMs, UsesLeft: t.UsesLeft - 1,
-		Voter: t.Voter, UsedBy: t.UsedBy,
+		Voter: t.Voter, UsedBy: t.UsedBy, Role: t.Role, Name: t.Name, CreatedUnixMs: t.CreatedUnixMs, Uses: t.Uses, MadeBy: t.MadeBy,
 	}
 	if len(key) > 0 {
 		next.UsedBy = append(slices.Clip(t.UsedBy), key)
@@ -110,8 +142,28 @@ func spend(t *proto.Token, key []byte) *proto.Token {
 
 func (m *Machine) removeToken(id string) (Result, error) {
 	if m.tokens[id] == nil {
-		return Result{}, refuse(Unknown, "remove", "token "+id, "no such token")
+		return Result{}, refuse(Unknown, "remove", "token "+id, "no such token: `lorad token ls` lists them")
 	}
 	delete(m.tokens, id)
 	return Result{}, nil
 }
+
+// Person checks the token that a person calls with, and gives it. Expiry goes by the clock of the node that was asked.
+func (m *Machine) Person(id string, secretSHA256 []byte, now int64) (*proto.Token, error) {
+	t, subject := m.tokens[id], "token "+id
+	const fix = "make another one with `lorad token create --role viewer` on a node of the cluster"
+	switch {
+	case t == nil:
+		return nil, refuse(Unknown, "use", subject, "no such token: it was removed, or never of this cluster; %s", fix)
+	case subtle.ConstantTimeCompare(t.SecretSha256, secretSHA256) != 1:
+		return nil, refuse(Mismatch, "use", subject, "the secret is not the token's: check that the whole of it was pasted")
+	case Joins(RoleOf(t)):
+		return nil, refuse(WrongRole, "use", subject, "it lets a node join (%s), not a person: %s", RoleOf(t), fix)
+	case now >= t.ExpiresUnixMs:
+		return nil, refuse(Expired, "use", subject, "it expired %d s ago: %s", (now-t.ExpiresUnixMs)/1000, fix)
+	}
+	return t, nil
+}
+
+// Tokens returns all tokens, sorted by id.
+func (m *Machine) Tokens() []*proto.Token { return sorted(m.tokens) }
