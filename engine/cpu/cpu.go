@@ -3,7 +3,9 @@
 //
 // Matrix products are tiles of registers under one driver (gemm.go): a tile multiplies a few rows of A, read in place through two
 // strides, with a narrow panel of B, packed so that one vector load follows the other. Transposes are only a matter of strides and
-// packing; ragged edges go through a scratch tile.
+// packing; ragged edges go through a scratch tile. Where B comes from is an operand's business (operand.go): stored matrices are
+// packed block by block, frozen weights are packed once (frozen.go) or unpacked into the cache from a compact form. An adapter's term is
+// added to each piece of C while it is in the cache. Calls do not allocate: what a product and a thread need is lent (stack.go).
 //
 // Bits are a function of the arguments and the level alone. Each element of C is summed in the order of k, in blocks whose length follows from
 // k; threads share out tiles, never sums. NEON, AVX2 and AVX-512 do the same fused operations on each element and give the same bits.
@@ -14,7 +16,6 @@ package cpu
 
 import (
 	"fmt"
-	"sync"
 
 	"lorad/engine/kernel"
 )
@@ -59,10 +60,11 @@ func Available() []Level {
 type Ops struct {
 	kernel.Ref[float32]
 	level   Level
-	kernels kernels
 	simd    simd
+	kernels kernels
 	team    *team
-	scratch sync.Pool // of *scratch
+	scratch stack[scratch]
+	jobs    stack[job]
 }
 
 var _ kernel.Ops[float32] = (*Ops)(nil)
@@ -82,7 +84,8 @@ func NewLevel(threads int, level Level) (*Ops, error) {
 	if level != Go && !supported(level) {
 		return nil, fmt.Errorf("cpu level %s: not supported by this machine: choose one of %v", level, Available())
 	}
-	return &Ops{level: level, kernels: kernelsOf(level), simd: level == AVX2 || level == AVX512, team: newTeam(threads), scratch: sync.Pool{New: newScratch}}, nil
+	k := kernelsOf(level)
+	return &Ops{level: level, simd: k.simd, kernels: k, team: newTeam(threads)}, nil
 }
 
 // Level is the instruction set in use.
@@ -92,4 +95,9 @@ func (o *Ops) Level() Level { return o.level }
 func (o *Ops) Threads() int { return o.team.threads }
 
 // Parallel shares f(0) .. f(n-1) among the threads.
-func (o *Ops) Parallel(n int, f func(i int)) { o.team.run(n, f) }
+func (o *Ops) Parallel(n int, f func(i int)) { o.team.run(n, call(f)) }
+
+// call is a function as a task. A func value fits into an interface without an allocation.
+type call func(i int)
+
+func (f call) piece(i int) { f(i) }

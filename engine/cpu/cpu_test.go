@@ -94,6 +94,36 @@ func TestGemmBits(t *testing.T) {
 	}
 }
 
+// Frozen weights give the bits of the products that they stand for, packed or kept, with any number of threads.
+func TestFrozenBits(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for _, s := range [][4]int{{200, 384, 128, 16}, {70, 130, 1030, 3}, {4, 700, 90, 0}, {33, 64, 2600, 8}} {
+		rows, out, in, rank := s[0], s[1], s[2], s[3]
+		w := kernel.Dense[float32]{Rows: out, Cols: in, Data: random(r, out*in)}
+		x, dy, u := random(r, rows*in), random(r, rows*out), random(r, rows*rank)
+		b, a := random(r, out*rank), random(r, rank*in)
+		for _, l := range Available() {
+			o := open(t, 1, l)
+			y, dx := random(rand.New(rand.NewPCG(1, 1)), rows*out), random(rand.New(rand.NewPCG(1, 1)), rows*in)
+			o.Gemm(false, true, rows, out, in, x, in, w.Data, in, y, out, true)
+			o.Gemm(false, true, rows, out, rank, u, rank, b, rank, y, out, true)
+			o.Gemm(false, false, rows, in, out, dy, out, w.Data, in, dx, in, true)
+			o.Gemm(false, false, rows, in, rank, u, rank, a, in, dx, in, true)
+			for threads := 1; threads <= 3; threads++ {
+				o := open(t, threads, l)
+				for name, f := range map[string]kernel.Frozen[float32]{"packed": o.Freeze(w), "kept": o.Keep(w)} {
+					gy, gx := random(rand.New(rand.NewPCG(1, 1)), rows*out), random(rand.New(rand.NewPCG(1, 1)), rows*in)
+					f.Forward(rows, x, in, gy, out, true, kernel.LowRank[float32]{R: rank, U: u, V: b})
+					f.Backward(rows, dy, out, gx, in, true, kernel.LowRank[float32]{R: rank, U: u, V: a})
+					what := fmt.Sprintf("%s, %v, %s, %d threads: ", name, s, l, threads)
+					same(t, what+"forward", gy, y)
+					same(t, what+"backward", gx, dx)
+				}
+			}
+		}
+	}
+}
+
 // fma32 is a*b+c rounded once: the product is exact in float64, and the sum is rounded to odd there, so that the second rounding
 // is the only one that counts.
 func fma32(a, b, c float32) float32 {

@@ -11,18 +11,26 @@ const (
 	splitWork = 1 << 20 // multiply-adds below which other threads are not worth waking
 )
 
-// product is one call of Gemm. A[i,p] = a[i*as+p*ak], B[p,j] = b[p*bk+j*bj], C[i,j] = c[i*ldc+j].
+// product is C = A B (+ C), and then C += A' B' for a second, small one. A[i,p] = a[i*as+p*ak], C[i,j] = c[i*ldc+j].
 type product struct {
 	kernels
-	simd    simd
+	ops     *Ops
 	m, n, k int
 	a       []float32
 	as, ak  int
-	b       []float32
-	bk, bj  int
+	b       operand
 	c       []float32
 	ldc     int
 	acc     bool
+	term    *product // over the same C; its acc is set
+
+	rows, cols int // of the pieces of C that threads compute
+}
+
+// job is the memory of one product: what makes a call cost no allocation.
+type job struct {
+	main, term   product
+	mainB, termB stored
 }
 
 // scratch is what one thread needs while it computes.
@@ -31,26 +39,28 @@ type scratch struct {
 	b    [kBlock * slabCols]float32 // packed panels, one after the other
 	a    [kBlock * maxRows]float32  // packed rows of A, [k][rows]
 	c    [maxRows * maxCols]float32 // a tile that does not fit into C
+	w    [maxCols * kBlock]float32  // rows of a weight that is unpacked
 }
 
 // Largest tile of any level.
 const maxRows, maxCols = 8, 32
 
-func (o *Ops) product(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) *product {
-	p := &product{kernels: o.kernels, simd: o.simd, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: b, bk: ldb, bj: 1, c: c, ldc: ldc, acc: acc}
+// over sets up a product of two stored matrices.
+func (g *product) over(o *Ops, transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool, st *stored) {
+	*g = product{kernels: o.kernels, ops: o, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: st, c: c, ldc: ldc, acc: acc}
+	*st = stored{b: b, bk: ldb, bj: 1}
 	ra, ca, rb, cb := m, k, k, n
 	if transA {
-		p.as, p.ak = 1, lda
+		g.as, g.ak = 1, lda
 		ra, ca = k, m
 	}
 	if transB {
-		p.bk, p.bj = 1, ldb
+		st.bk, st.bj = 1, ldb
 		rb, cb = n, k
 	}
 	check("A", ra, ca, lda, len(a))
 	check("B", rb, cb, ldb, len(b))
 	check("C", m, n, ldc, len(c))
-	return p
 }
 
 // check panics unless a rows x cols matrix with row stride ld fits into have elements: assembly would not notice.
@@ -60,29 +70,24 @@ func check(name string, rows, cols, ld, have int) {
 	}
 }
 
-// clear is the product for k = 0.
-func (g *product) clear() {
-	for i := 0; i < g.m && !g.acc; i++ {
-		clear(g.c[i*g.ldc : i*g.ldc+g.n])
-	}
-}
-
 // kStep is the length of the blocks that k is cut into: as equal as possible, a multiple of 4. The order of additions follows from it.
 func kStep(k int) int {
-	blocks := (k + kBlock - 1) / kBlock
+	blocks := max(1, (k+kBlock-1)/kBlock)
 	return ((k+blocks-1)/blocks + 3) &^ 3
 }
 
 // block computes rows i0..i1 and columns j0..j1 (at most slabCols) of C.
 func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
-	step := kStep(g.k)
-	for p := 0; p < g.k; p += step {
+	for p, step := 0, kStep(g.k); p < g.k; p += step {
 		k := min(step, g.k-p)
-		panels := g.panels(s, i1-i0, p, k, j0, j1)
-		acc := g.acc || p > 0
+		panels := g.strips(s, k, j0, j1)
+		g.b.fill(g, s, panels, i1-i0, p, k)
 		for i := i0; i < i1; i += g.wide.rows {
-			g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, acc)
+			g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, g.acc || p > 0)
 		}
+	}
+	if g.term != nil {
+		g.term.block(s, i0, i1, j0, j1)
 	}
 }
 
@@ -114,48 +119,86 @@ func addRow(c, s []float32, acc bool) {
 	}
 }
 
+// rowsOfA is where a tile finds its rows of A: in place if it can. A short last tile is filled up with zeros; a transposed
+// A that several panels will read is packed, since its lines are far apart.
+func (g *product) rowsOfA(s *scratch, i, rows, p, k, panels int) (a *float32, as, ak int) {
+	src := g.a[i*g.as+p*g.ak:]
+	full := rows == g.wide.rows
+	if full && (g.as != 1 || panels < 3) {
+		return &src[0], g.as, g.ak
+	}
+	n := g.wide.rows
+	if full && n == 8 && bool(g.simd) {
+		copy8(k, &s.a[0], &src[0], g.ak)
+		return &s.a[0], 1, n
+	}
+	for q := range k {
+		d := s.a[q*n : q*n+n]
+		for r := range rows {
+			d[r] = src[r*g.as+q*g.ak]
+		}
+		clear(d[rows:])
+	}
+	return &s.a[0], 1, n
+}
+
 // Gemm cuts C into a grid for the threads; see grid.
 func (o *Ops) Gemm(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
-	if m*n*k < splitWork || o.team.threads == 1 {
-		o.Gemm1(transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc)
-		return
-	}
-	g := o.product(transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc)
-	rows, cols := g.grid(o.team.threads)
-	across := (n + cols - 1) / cols
-	down := (m + rows - 1) / rows
-	o.team.run(across*down, func(x int) {
-		i, j := x/across*rows, x%across*cols
-		o.compute(g, i, min(i+rows, m), j, min(j+cols, n))
-	})
+	j := o.jobs.get()
+	j.main.over(o, transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc, &j.mainB)
+	j.main.compute()
+	o.jobs.put(j)
 }
 
 // Gemm1 computes on the calling goroutine.
 func (o *Ops) Gemm1(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
-	g := o.product(transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc)
-	if m <= 0 || n <= 0 {
-		return
-	}
-	if k <= 0 {
-		g.clear()
-		return
-	}
-	o.compute(g, 0, m, 0, n)
+	j := o.jobs.get()
+	j.main.over(o, transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc, &j.mainB)
+	j.main.alone()
+	o.jobs.put(j)
 }
 
-// compute takes slab after slab of columns. A few rows against the rows of a weight, as in generation, are dot products.
-func (o *Ops) compute(g *product, i0, i1, j0, j1 int) {
-	if g.m <= fewRows && g.ak == 1 && g.bk == 1 {
+// compute shares the pieces of C among the threads.
+func (g *product) compute() {
+	if g.m*g.n*g.k < splitWork || g.ops.team.threads == 1 {
+		g.alone()
+		return
+	}
+	g.rows, g.cols = g.grid(g.ops.team.threads)
+	down, across := (g.m+g.rows-1)/g.rows, (g.n+g.cols-1)/g.cols
+	g.ops.team.run(across*down, g)
+}
+
+// alone computes C on the calling goroutine.
+func (g *product) alone() {
+	if g.m > 0 && g.n > 0 {
+		g.rows, g.cols = g.m, g.n
+		g.piece(0)
+	}
+}
+
+// piece computes one piece of C, slab after slab of columns. A few rows against the rows of a stored weight, as in generation, are
+// dot products.
+func (g *product) piece(x int) {
+	across := (g.n + g.cols - 1) / g.cols
+	i0, j0 := x/across*g.rows, x%across*g.cols
+	i1, j1 := min(i0+g.rows, g.m), min(j0+g.cols, g.n)
+	if b, ok := g.b.(*stored); ok && g.k > 0 && g.m <= fewRows && g.ak == 1 && b.bk == 1 {
 		for i := i0; i < i1; i++ {
-			g.simd.dots(g.c[i*g.ldc+j0:i*g.ldc+j1], g.a[i*g.as:i*g.as+g.k], g.b[j0*g.bj:], g.bj, g.acc)
+			g.simd.dots(g.c[i*g.ldc+j0:i*g.ldc+j1], g.a[i*g.as:i*g.as+g.k], b.b[j0*b.bj:], b.bj, g.acc)
 		}
 		return
 	}
-	s := o.scratch.Get().(*scratch)
+	if g.k == 0 && !g.acc {
+		for i := i0; i < i1; i++ {
+			clear(g.c[i*g.ldc+j0 : i*g.ldc+j1])
+		}
+	}
+	s := g.ops.scratch.get()
 	for j := j0; j < j1; j += slabCols {
 		g.block(s, i0, i1, j, min(j+slabCols, j1))
 	}
-	o.scratch.Put(s)
+	g.ops.scratch.put(s)
 }
 
 // grid is the size of the pieces of C that threads compute. Pieces of columns share nothing and cost nothing; pieces of rows
@@ -172,6 +215,3 @@ func (g *product) grid(threads int) (rows, cols int) {
 	}
 	return (tiles + threads - 1) / threads * h, g.n
 }
-
-// zeroed by Go, and aligned to a page because of its size: vectors of B never straddle a cache line.
-func newScratch() any { return new(scratch) }

@@ -7,58 +7,59 @@ import (
 	"time"
 )
 
-// team runs the pieces of a job on the caller's goroutine and up to threads-1 helpers.
+// team runs the pieces of a task on the caller's goroutine and up to threads-1 helpers.
 //
-// A step makes hundreds of jobs of 50 us and more, a few microseconds apart, and waking a sleeping thread takes tens of
-// microseconds. So a helper that has run out of work watches for the next job for a moment, and then its goroutine ends; the
-// next job starts a new one. Starting a goroutine costs no more than waking one, and so nothing has to be closed, owned
-// or collected: a moment after the last job there are no helpers. With one thread there are none at all.
+// A step makes hundreds of tasks of 50 us and more, a few microseconds apart, and waking a sleeping thread takes tens of
+// microseconds. So a helper that has run out of work watches for the next task for a moment, and then its goroutine ends; the
+// next task starts a new one. Starting a goroutine costs no more than waking one, and so nothing has to be closed, owned
+// or collected: a moment after the last task there are no helpers. With one thread there are none at all.
+//
+// Pieces of all tasks are numbered through, and never again: next is claimed by compare-and-swap below limit, so a helper that comes late
+// cannot take a piece of a task that it has not seen, and one set of counters serves all tasks without allocating.
 //
 // Why not parked workers and a Close: kernel.Ops has no Close, and every test and command would have to pass one along.
 type team struct {
 	threads int
-	mu      sync.Mutex // one job at a time
-	job     atomic.Pointer[job]
-	seq     atomic.Uint64 // number of jobs posted
+	mu      sync.Mutex // one task at a time
+	task    task       // written before limit, read after a piece is claimed
+	first   int64      // number of its piece 0
+	next    atomic.Int64
+	limit   atomic.Int64
+	left    atomic.Int64  // pieces not finished
+	done    chan struct{} // a hint that left became 0
 	busy    []atomic.Bool // helper i exists
 }
 
+// task is a number of pieces that may run in any order and at the same time.
+type task interface{ piece(i int) }
+
 // watch is how long an idle helper spins. Several processes may share the cores: it must be short.
 const watch = 10 * time.Microsecond
-
-type job struct {
-	n    int64
-	f    func(i int)
-	next atomic.Int64 // piece to claim
-	left atomic.Int64 // pieces not finished
-	done chan struct{}
-}
 
 func newTeam(threads int) *team {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &team{threads: threads, busy: make([]atomic.Bool, threads-1)}
+	return &team{threads: threads, busy: make([]atomic.Bool, threads-1), done: make(chan struct{}, 1)}
 }
 
-// run calls f(0) .. f(n-1) and returns when all have. A second goroutine that comes while a job is under way, or f itself,
-// is served on its own goroutine.
-func (t *team) run(n int, f func(i int)) {
+// run has pieces 0 .. n-1 done and returns when all are. A second goroutine that comes while a task is under way, or a piece
+// itself, is served on its own goroutine.
+func (t *team) run(n int, x task) {
 	if n <= 1 || t.threads == 1 || !t.mu.TryLock() {
 		for i := range n {
-			f(i)
+			x.piece(i)
 		}
 		return
 	}
 	defer t.mu.Unlock()
-	j := &job{n: int64(n), f: f, done: make(chan struct{})}
-	j.left.Store(j.n)
-	t.job.Store(j)
-	t.seq.Add(1)
+	t.task, t.first = x, t.limit.Load()
+	t.left.Store(int64(n))
+	t.limit.Add(int64(n))
 	t.call(n - 1)
-	j.work()
-	j.wait()
-	t.job.Store(nil) // f must not be kept alive by an idle team
+	t.work()
+	t.wait()
+	t.task = nil // it must not be kept alive by an idle team
 }
 
 // call starts those helpers that are not watching, n at most.
@@ -70,29 +71,29 @@ func (t *team) call(n int) {
 	}
 }
 
-// help works on the current job and those that follow closely.
+// help works on the current task and those that follow closely.
 func (t *team) help(busy *atomic.Bool) {
 	for {
-		seen := t.seq.Load()
-		if j := t.job.Load(); j != nil {
-			j.work()
-		}
-		if t.follows(seen) {
+		t.work()
+		if t.follows() {
 			continue
 		}
 		busy.Store(false)
-		// A job posted just now may have found this helper busy: then it is up to whoever sets the flag first.
-		if t.seq.Load() == seen || !busy.CompareAndSwap(false, true) {
+		// A task posted just now may have found this helper busy: then it is up to whoever sets the flag first.
+		if !t.waiting() || !busy.CompareAndSwap(false, true) {
 			return
 		}
 	}
 }
 
-// follows watches for a job after seen.
-func (t *team) follows(seen uint64) bool {
+// waiting says whether there are pieces to claim.
+func (t *team) waiting() bool { return t.next.Load() < t.limit.Load() }
+
+// follows watches for pieces.
+func (t *team) follows() bool {
 	start := time.Now()
 	for i := 1; ; i++ {
-		if t.seq.Load() != seen {
+		if t.waiting() {
 			return true
 		}
 		if i%32 == 0 && time.Since(start) > watch {
@@ -102,22 +103,31 @@ func (t *team) follows(seen uint64) bool {
 }
 
 // work claims pieces until there are none.
-func (j *job) work() {
-	for i := j.next.Add(1) - 1; i < j.n; i = j.next.Add(1) - 1 {
-		j.f(int(i))
-		if j.left.Add(-1) == 0 {
-			close(j.done)
+func (t *team) work() {
+	for {
+		i := t.next.Load()
+		if i >= t.limit.Load() {
+			return
+		}
+		if !t.next.CompareAndSwap(i, i+1) {
+			continue
+		}
+		t.task.piece(int(i - t.first))
+		if t.left.Add(-1) == 0 {
+			select {
+			case t.done <- struct{}{}:
+			default: // an older hint is there, and as good
+			}
 		}
 	}
 }
 
 // wait returns when the last piece is finished: soon, as a rule; if its thread has lost its core, sleep.
-func (j *job) wait() {
+func (t *team) wait() {
 	start := time.Now()
-	for i := 1; j.left.Load() > 0; i++ {
+	for i := 1; t.left.Load() > 0; i++ {
 		if i%32 == 0 && time.Since(start) > watch {
-			<-j.done
-			return
+			<-t.done
 		}
 	}
 }

@@ -21,6 +21,7 @@ type transposer struct {
 
 // kernels is what a level brings to the matrix product. narrow is used for widths up to narrow.cols.
 type kernels struct {
+	simd         simd
 	wide, narrow tile
 	transpose    transposer // rows divides the width of both tiles
 }

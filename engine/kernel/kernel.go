@@ -1,8 +1,9 @@
 // Package kernel is the set of operations that a model's training maths is made of, and their reference in plain Go.
 //
 // The model (engine/llama) decides what is computed and in which order; an Ops decides how fast. The set is small on
-// purpose: two matrix products, the row-wise operations whose inner loop is worth vectorising, and Parallel. Attention is not
-// in it: it is a few Gemm1 and CausalSoftmax calls per (sequence, head), so whoever has a fast Gemm1 has fast attention.
+// purpose: matrix products (of slices, and with frozen weights: Frozen), the row-wise operations whose inner loop is worth
+// vectorising, and Parallel. Attention is not in it: it is a few Gemm1 and CausalSoftmax calls per (sequence, head), so whoever
+// has a fast Gemm1 has fast attention.
 //
 // Two levels of parallelism exist and never nest. Gemm and Parallel use all threads and are called from the one goroutine
 // that drives the step. Everything else is a leaf: serial, free of hidden state, and safe to call from inside Parallel.
@@ -27,6 +28,11 @@ type Ops[T Float] interface {
 	Gemm(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb int, c []T, ldc int, acc bool)
 	// Parallel runs f(0) .. f(n-1), in any order and concurrently. f(i) writes only its own outputs. n = 1 runs inline.
 	Parallel(n int, f func(i int))
+
+	// Freeze lays a weight out for Frozen's products; m is not needed afterwards.
+	Freeze(m Matrix[T]) Frozen[T]
+	// Keep is Freeze for a matrix that is smaller than its elements: it stays as it is, and every product unpacks it block by block.
+	Keep(m Matrix[T]) Frozen[T]
 
 	// Gemm1 is Gemm on the calling goroutine alone: a leaf, made for attention's small products.
 	Gemm1(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb int, c []T, ldc int, acc bool)

@@ -241,11 +241,14 @@ func maximum[T Float](x []T) T {
 
 // Exp is e^x: math.Exp in float64, Exp32 in float32.
 func Exp[T Float](x T) T {
-	if unsafe.Sizeof(x) == 4 { // folded at compile time: each width is its own instance
+	if sizeOf[T]() == 4 { // folded at compile time: each width is its own instance
 		return T(Exp32(float32(x)))
 	}
 	return T(math.Exp(float64(x)))
 }
+
+// sizeOf is the size of a T in bytes.
+func sizeOf[T Float]() int { return int(unsafe.Sizeof(T(0))) }
 
 // Exp32 is e^x in float32 arithmetic, within 2 units in the last place. Results below the smallest normal number are 0;
 // +Inf above 88.72; NaN stays NaN. x = k*ln2 + r with |r| <= ln2/2, e^r by its Taylor polynomial of degree 7 (Cody and Waite's split of ln2 keeps r exact).

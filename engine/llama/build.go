@@ -101,16 +101,36 @@ func (b *builder[T]) walk() {
 	b.tensor(&m.norm, "model.norm.weight", c.HiddenSize)
 	m.head.in, m.head.out = c.HiddenSize, c.VocabSize
 	if !c.TieEmbeddings {
-		b.tensor(&m.head.w, "lm_head.weight", c.VocabSize, c.HiddenSize)
+		b.weight(&m.head, "lm_head.weight")
 	} else {
-		b.values = append(b.values, func() { m.head.w = m.embed })
+		b.values = append(b.values, b.tie)
 	}
 	b.adapter(&m.head, "lm_head")
 }
 
+// tie makes the embedding the head. A frozen one is kept once, as the head's products want it.
+func (b *builder[T]) tie() {
+	m := b.m
+	if m.head.w = m.embed; !m.embed.trainable() && m.embed.data != nil {
+		m.head.frozen = m.ops.Freeze(kernel.Dense[T]{Rows: m.head.out, Cols: m.head.in, Data: m.embed.data})
+		m.head.w.data, m.embed.data = nil, nil
+	}
+}
+
+// weight declares the matrix of a linear layer.
+func (b *builder[T]) weight(l *linear[T], name string) {
+	b.tensor(&l.w, name, l.out, l.in)
+	b.values = append(b.values, func() {
+		if !l.w.trainable() && l.w.data != nil {
+			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: l.w.data})
+			l.w.data = nil
+		}
+	})
+}
+
 func (b *builder[T]) linear(l *linear[T], module string, out, in int, bias bool) {
 	l.in, l.out = in, out
-	b.tensor(&l.w, module+".weight", out, in)
+	b.weight(l, module+".weight")
 	if bias {
 		b.tensor(&l.bias, module+".bias", out)
 	}

@@ -8,9 +8,10 @@ import (
 // linear is y = x W^T + bias + scale * B(A(dropout(x))). bias, a and b have no data where there is none.
 type linear[T kernel.Float] struct {
 	in, out int
-	w, bias weight[T] // [out,in], [out]
-	a, b    weight[T] // [rank,in], [out,rank]
-	site    int       // numbers the adapters of a model, for dropout
+	w, bias weight[T]        // [out,in], [out]; w is declared but has no data when it is frozen
+	frozen  kernel.Frozen[T] // w, unless it is trainable
+	a, b    weight[T]        // [rank,in], [out,rank]
+	site    int              // numbers the adapters of a model, for dropout
 }
 
 func (l *linear[T]) trainable() bool {
@@ -20,19 +21,20 @@ func (l *linear[T]) trainable() bool {
 // forward writes y[rows,out], or adds to it if acc. u[rows,rank] keeps scale*A(dropout(x)) for the backward pass. row0 is the
 // place of the first row among all rows that the layer sees in this step.
 func (m *Model[T]) forward(l *linear[T], rows, row0 int, x, y, u []T, acc bool) {
-	m.ops.Gemm(false, true, rows, l.out, l.in, x, l.in, l.w.data, l.in, y, l.out, acc)
-	if l.bias.data != nil {
-		for i := range rows {
-			m.ops.Axpy(1, l.bias.data, y[i*l.out:(i+1)*l.out])
-		}
+	var up kernel.LowRank[T]
+	if l.a.data != nil {
+		m.ops.Gemm(false, true, rows, m.rank, l.in, m.dropped(l, rows, row0, x, true), l.in, l.a.data, l.in, u, m.rank, false)
+		scaleBy(m.scale, u[:rows*m.rank])
+		up = kernel.LowRank[T]{R: m.rank, U: u, V: l.b.data}
 	}
-	if l.a.data == nil {
-		return
+	if l.frozen != nil {
+		l.frozen.Forward(rows, x, l.in, y, l.out, acc, up)
+	} else {
+		m.ops.Gemm(false, true, rows, l.out, l.in, x, l.in, l.w.data, l.in, y, l.out, acc)
 	}
-	x = m.dropped(l, rows, row0, x, true)
-	m.ops.Gemm(false, true, rows, m.rank, l.in, x, l.in, l.a.data, l.in, u, m.rank, false)
-	scaleBy(m.scale, u[:rows*m.rank])
-	m.ops.Gemm(false, true, rows, l.out, m.rank, u, m.rank, l.b.data, m.rank, y, l.out, true)
+	for i := 0; i < rows && l.bias.data != nil; i++ {
+		m.ops.Axpy(1, l.bias.data, y[i*l.out:(i+1)*l.out])
+	}
 }
 
 // backward takes dy[rows,out], and x and u as the forward pass had them. It writes dx[rows,in] (adds to it, if acc) unless dx is nil, and
@@ -45,31 +47,38 @@ func (m *Model[T]) backward(l *linear[T], rows, row0 int, x, u, dy, dx []T, acc,
 	if gb := l.bias.grad(g); gb != nil {
 		m.columnSum(gb, dy, rows, more)
 	}
-	if dx != nil {
-		m.ops.Gemm(false, false, rows, l.in, l.out, dy, l.out, l.w.data, l.in, dx, l.in, acc)
-	}
+	var down kernel.LowRank[T]
 	if l.a.data != nil {
-		m.backwardLoRA(l, rows, row0, x, u, dy, dx, more)
+		down = m.backwardLoRA(l, rows, row0, x, u, dy, more)
+	}
+	switch {
+	case dx == nil:
+	case l.frozen == nil:
+		m.ops.Gemm(false, false, rows, l.in, l.out, dy, l.out, l.w.data, l.in, dx, l.in, acc)
+	case m.buf.drops && down.R > 0:
+		l.frozen.Backward(rows, dy, l.out, dx, l.in, acc, kernel.LowRank[T]{})
+		m.backDropped(l, rows, row0, down, dx)
+	default:
+		l.frozen.Backward(rows, dy, l.out, dx, l.in, acc, down)
 	}
 }
 
-// backwardLoRA: with u = s*A(xd) and du = s*B^T dy: dB = dy^T u, dA = du^T xd, and dx gets dropout's mask of A^T du added.
-func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy, dx []T, more bool) {
+// backwardLoRA: with u = s*A(xd) and du = s*B^T dy: dB = dy^T u, dA = du^T xd. What it returns, A^T du, is to be added to dx, under
+// dropout's mask.
+func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy []T, more bool) kernel.LowRank[T] {
 	r, g, du := m.rank, m.buf.grad, m.buf.du
 	m.ops.Gemm(true, false, l.out, r, rows, dy, l.out, u, r, l.b.grad(g), r, more)
 	m.ops.Gemm(false, false, rows, r, l.out, dy, l.out, l.b.data, r, du, r, false)
 	scaleBy(m.scale, du[:rows*r])
 	xd := m.dropped(l, rows, row0, x, false)
 	m.ops.Gemm(true, false, r, l.in, rows, du, r, xd, l.in, l.a.grad(g), l.in, more)
-	if dx == nil {
-		return
-	}
-	if !m.buf.drops {
-		m.ops.Gemm(false, false, rows, l.in, r, du, r, l.a.data, l.in, dx, l.in, true)
-		return
-	}
+	return kernel.LowRank[T]{R: r, U: du, V: l.a.data}
+}
+
+// backDropped adds what came through lora_A to dx, where dropout kept the input.
+func (m *Model[T]) backDropped(l *linear[T], rows, row0 int, down kernel.LowRank[T], dx []T) {
 	back := m.buf.drop // xd is not needed any more
-	m.ops.Gemm(false, false, rows, l.in, r, du, r, l.a.data, l.in, back, l.in, false)
+	m.ops.Gemm(false, false, rows, l.in, down.R, down.U, down.R, down.V, l.in, back, l.in, false)
 	mask, keep := m.buf.masks[l.site], m.drop(l).Keep
 	m.eachRows(rows, func(lo, hi int) {
 		s := back[lo*l.in : hi*l.in]

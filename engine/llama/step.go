@@ -53,7 +53,7 @@ func (m *Model[T]) Loss(b engine.Batch) (float64, error) {
 func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
 	h, x := m.cfg.HiddenSize, m.act(0, train).x
 	for i, t := range p.tokens {
-		copy(x[i*h:(i+1)*h], m.embed.data[int(t)*h:])
+		m.embedding(t, x[i*h:(i+1)*h])
 	}
 	for i := range m.layers {
 		out := m.buf.last
@@ -62,6 +62,15 @@ func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
 		}
 		m.forwardLayer(i, p, c, m.act(i, train), out)
 	}
+}
+
+// embedding copies a token's row.
+func (m *Model[T]) embedding(token int32, x []T) {
+	if m.embed.data == nil { // frozen and tied
+		m.head.frozen.Row(int(token), x)
+		return
+	}
+	copy(x, m.embed.data[int(token)*len(x):])
 }
 
 // forwardLayer: x2 = x + o(attention(norm1(x))), out = x2 + down(silu(gate(n2)) * up(n2)) with n2 = norm2(x2).

@@ -22,6 +22,8 @@ const tolerance = 3e-6
 func Conformance(t *testing.T, ops kernel.Ops[float32]) {
 	t.Run("Gemm", func(t *testing.T) { gemms(t, ops.Gemm, kernel.NewRef[float64]().Gemm) })
 	t.Run("Gemm1", func(t *testing.T) { gemms(t, ops.Gemm1, kernel.NewRef[float64]().Gemm1) })
+	t.Run("Freeze", func(t *testing.T) { frozen(t, ops.Freeze) })
+	t.Run("Keep", func(t *testing.T) { frozen(t, ops.Keep) })
 	t.Run("GemmRepeats", func(t *testing.T) { repeats(t, ops) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, ops) })
 	t.Run("Axpy", func(t *testing.T) { axpy(t, ops) })
