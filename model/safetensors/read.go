@@ -222,6 +222,25 @@ func (f *File) F32(name string) ([]float32, []int, error) {
 	return out, slices.Clone(e.Shape), nil
 }
 
+// maxBytes bounds what Bytes reads at once: as many values as any tensor of a model has.
+const maxBytes = 1 << 33
+
+// Bytes reads a U8 tensor: packed weights and the JSON that some formats keep beside them. A name that is not there is fs.ErrNotExist.
+func (f *File) Bytes(name string) ([]byte, []int, error) {
+	e, ok := f.entries[name]
+	if !ok {
+		return nil, nil, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
+	}
+	if n := e.Offsets[1] - e.Offsets[0]; e.DType != U8 || n > maxBytes {
+		return nil, nil, fmt.Errorf("read tensor %q: %d bytes of %s, want U8 and at most %d", name, n, e.DType, int64(maxBytes))
+	}
+	out := make([]byte, e.Offsets[1]-e.Offsets[0])
+	if err := readFull(f.r, out, f.data+e.Offsets[0]); err != nil {
+		return nil, nil, fmt.Errorf("read tensor %q: %w", name, err)
+	}
+	return out, slices.Clone(e.Shape), nil
+}
+
 // readF32 goes through a small buffer, so that the stored bytes are never in memory beside the widened ones.
 func (f *File) readF32(out []float32, e entry) error {
 	const chunk = 1 << 16 // elements
