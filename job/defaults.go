@@ -6,7 +6,7 @@ import "slices"
 // axolotl's LoRA examples and of Hugging Face's Trainer. What depends on other keys is filled in by finish.
 func defaults() Job {
 	return Job{
-		Adapter: LoRA, DType: "f32", Optimizer: "adamw",
+		Adapter: LoRA, DType: "f32", Optimizer: AdamW,
 		LoraR: 16, LoraAlpha: 32, LoraDropout: 0.05, LoraInit: LoRAInitDefault,
 		LoraTargetModules: Targets{Names: []string{AllLinear}},
 		Curriculum:        "none", Difficulty: DifficultyHeuristic,

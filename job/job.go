@@ -28,6 +28,9 @@ const (
 
 	AllLinear = "all-linear" // lora_target_modules: every linear layer but the output head
 
+	AdamW  = "adamw"      // optimizer: as in torch
+	AdamW8 = "adamw_8bit" // optimizer: as in bitsandbytes, moments in 8 bits
+
 	LoRAInitDefault = "default" // lora_init: PEFT's default, A uniform in +-1/sqrt(in), B zero
 
 	DifficultyHeuristic = "heuristic" // difficulty: words/100 + distinct words/words
@@ -80,7 +83,8 @@ type Job struct {
 	SaveTotalLimit       int // checkpoints kept; 0 = all
 	OutputDir            string
 	DType                string
-	Optimizer            string
+	Optimizer            string  // AdamW or AdamW8
+	LoraPlusRatio        float64 // learning rate of lora_B over that of lora_A; 0 = 1
 }
 
 // Targets names the modules that get an adapter, by PEFT's rules: either a list of name endings (AllLinear stands

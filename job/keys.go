@@ -14,6 +14,7 @@ type Key struct {
 	Doc     string
 	Values  []string // what a string may be; nil = anything
 	Only    string   // adapter kind the key belongs to; "" = both
+	Quiet   bool     // off when zero, and then not written: a job without it keeps its identity
 }
 
 // key is a row of the table: T is the struct that the key is kept in.
@@ -146,9 +147,12 @@ func batchKeys() []row {
 func optimKeys() []row {
 	const s = "Optimiser"
 	return []row{
-		{Key: Key{Name: "optimizer", Aliases: []string{"optim"}, Section: s, Values: []string{"adamw"},
-			Doc: "AdamW as in torch"}, at: func(j *Job) any { return &j.Optimizer },
-			words: map[string]string{"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw"}},
+		{Key: Key{Name: "optimizer", Aliases: []string{"optim"}, Section: s, Values: []string{AdamW, AdamW8},
+			Doc: "adamw as in torch, or adamw_8bit as in bitsandbytes: its state in a quarter of the memory"}, at: func(j *Job) any { return &j.Optimizer },
+			words: map[string]string{"adamw_torch": AdamW, "adamw_torch_fused": AdamW, "adamw_hf": AdamW, "paged_adamw_32bit": AdamW, "paged_adamw": AdamW,
+				"adamw_bnb_8bit": AdamW8, "paged_adamw_8bit": AdamW8}},
+		{Key: Key{Name: "loraplus_lr_ratio", Section: s, Only: LoRA, Quiet: true,
+			Doc: "LoRA+: learning rate of lora_B as a multiple of lora_A's, e.g. 16; 0 = off"}, at: func(j *Job) any { return &j.LoraPlusRatio }, check: notNegative},
 		{Key: Key{Name: "learning_rate", Aliases: []string{"lr"}, Section: s,
 			Doc: "peak learning rate"}, at: func(j *Job) any { return &j.LearningRate }, check: positive},
 		{Key: Key{Name: "lr_scheduler", Aliases: []string{"lr_scheduler_type"}, Section: s, Values: []string{"cosine", "linear", "constant"},

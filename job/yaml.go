@@ -10,11 +10,11 @@ import (
 )
 
 // YAML is the canonical text: every key that has a meaning for the job, in the order of Keys, one way to write each
-// value. Parse of it is the job again.
+// value; quiet ones only when they say something. Parse of it is the job again.
 func (j Job) YAML() []byte {
 	var b bytes.Buffer
 	for _, k := range jobKeys() {
-		if k.Only == "" || k.Only == j.Adapter {
+		if (k.Only == "" || k.Only == j.Adapter) && !(k.Quiet && isZero(k.at(&j))) {
 			writeKey(&b, "", k.Name, k.at(&j))
 		}
 	}

@@ -20,6 +20,9 @@ type vector struct {
 
 func (v *vector) Params() []float32 { return v.p }
 func (v *vector) Changed()          {}
+func (v *vector) Layout() []engine.Tensor {
+	return []engine.Tensor{{Name: "x", Shape: []int{len(v.p)}}}
+}
 
 func at(steps int) *replica.Replica {
 	r := replica.New(&vector{p: []float32{1, 2, 3}}, replica.Rule{

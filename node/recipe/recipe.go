@@ -175,6 +175,8 @@ func (r *Recipe) Rule() replica.Rule {
 			Eps:         float32(j.AdamEpsilon),
 			WeightDecay: float32(j.WeightDecay),
 		},
+		EightBit: j.Optimizer == job.AdamW8,
+		RatioB:   j.LoraPlusRatio,
 		Schedule: optim.Schedule{Kind: j.LRScheduler, Peak: j.LearningRate, Warmup: j.Warmup(steps), Total: steps},
 		MaxNorm:  j.MaxGradNorm,
 	}

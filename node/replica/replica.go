@@ -1,5 +1,5 @@
-// Package replica is the state that every member of a run holds whole: the trainable parameters, the two moments of
-// AdamW and the number of steps done.
+// Package replica is the state that every member of a run holds whole: the trainable parameters, what the optimiser
+// remembers and the number of steps done.
 //
 // state(t+1) is a pure function of state(t) and the exact sum of step t+1, so all replicas at the same step are equal
 // to the last bit. That is why a joiner may copy any of them, why a checkpoint of one is the checkpoint of all, and
@@ -12,6 +12,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"strings"
 	"sync"
 
 	"lorad/engine"
@@ -21,6 +22,8 @@ import (
 // Rule is what turns a gradient into a step.
 type Rule struct {
 	AdamW    optim.AdamW
+	EightBit bool    // moments in 8-bit codes
+	RatioB   float64 // LoRA+: learning rate of lora_B as a multiple; 0 = 1
 	Schedule optim.Schedule
 	MaxNorm  float64 // clip by global L2 norm; 0 = do not clip
 }
@@ -30,14 +33,31 @@ type Replica struct {
 	mu      sync.Mutex
 	trainer engine.Trainer
 	rule    Rule
-	m, v    []float32
+	optim   optim.Optimizer
 	done    uint64
 }
 
 // New wraps a trainer at its initial parameters, no steps done.
 func New(t engine.Trainer, rule Rule) *Replica {
-	n := len(t.Params())
-	return &Replica{trainer: t, rule: rule, m: make([]float32, n), v: make([]float32, n)}
+	r := &Replica{trainer: t, rule: rule}
+	if parts := rule.parts(t.Layout()); rule.EightBit {
+		r.optim = optim.NewEightBit(rule.AdamW, parts)
+	} else {
+		r.optim = optim.NewPlain(rule.AdamW, parts)
+	}
+	return r
+}
+
+// parts says how each tensor is stepped. Biases and norms do not decay, as with transformers' Trainer.
+func (r Rule) parts(layout []engine.Tensor) []optim.Part {
+	out := make([]optim.Part, len(layout))
+	for i, t := range layout {
+		out[i] = optim.Part{Len: t.Len(), Rate: 1, NoDecay: strings.HasSuffix(t.Name, "bias") || strings.HasSuffix(t.Name, "norm.weight")}
+		if strings.HasSuffix(t.Name, ".lora_B.weight") && r.RatioB > 0 {
+			out[i].Rate = r.RatioB
+		}
+	}
+	return out
 }
 
 // Done is the number of steps done.
@@ -58,7 +78,7 @@ func (r *Replica) Step(grad []float32) (norm, rate float64) {
 		norm = optim.GlobalNorm(grad)
 	}
 	rate = r.rule.Schedule.LR(int(r.done))
-	r.rule.AdamW.Step(r.trainer.Params(), grad, r.m, r.v, float32(rate), int(r.done)+1)
+	r.optim.Step(r.trainer.Params(), grad, rate, int(r.done)+1)
 	r.trainer.Changed()
 	r.done++
 	return norm, rate
@@ -74,11 +94,15 @@ func (r *Replica) Digest() uint64 {
 	return r.digest()
 }
 
-func (r *Replica) digest() uint64 {
+func (r *Replica) digest() uint64 { return digest(r.trainer.Params(), r.done, r.optim) }
+
+func digest(params []float32, done uint64, o optim.Optimizer) uint64 {
 	buf := make([]byte, 1<<16)
-	params := checksum(0, r.trainer.Params(), buf)
-	moments := checksum(checksum(uint32(r.done), r.m, buf), r.v, buf)
-	return uint64(params)<<32 | uint64(moments)
+	moments := uint32(done)
+	o.Visit(
+		func(x []float32) { moments = checksum(moments, x, buf) },
+		func(x []byte) { moments = crc32.Update(moments, castagnoli, x) })
+	return uint64(checksum(0, params, buf))<<32 | uint64(moments)
 }
 
 func checksum(crc uint32, x []float32, buf []byte) uint32 {
@@ -97,20 +121,33 @@ func put(buf []byte, x []float32) {
 	}
 }
 
-// The state format, version 1, little-endian, see docs/formats.md:
+// The state format, little-endian, see docs/formats.md:
 //
-//	"lorad-state\x01"  12 bytes
+//	"lorad-state"      11 bytes
+//	version            u8    1: moments in f32; 2: in 8-bit codes
 //	done               u64   steps done
 //	n                  u64   trainable parameters
 //	digest             u64   of what follows
-//	params, m, v       3 x n x f32
+//	params             n x f32
+//	moments            what optim.Optimizer.Visit passes
 const (
-	magic      = "lorad-state\x01"
-	headerSize = len(magic) + 3*8
+	magic      = "lorad-state"
+	headerSize = len(magic) + 1 + 3*8
 )
 
+func (r *Replica) version() byte {
+	if r.rule.EightBit {
+		return 2
+	}
+	return 1
+}
+
 // Size is the number of bytes that Encode writes.
-func (r *Replica) Size() int64 { return int64(headerSize) + 12*int64(len(r.m)) }
+func (r *Replica) Size() int64 {
+	n := int64(headerSize) + 4*int64(len(r.trainer.Params()))
+	r.optim.Visit(func(x []float32) { n += 4 * int64(len(x)) }, func(x []byte) { n += int64(len(x)) })
+	return n
+}
 
 // Encode writes the whole state.
 func (r *Replica) Encode(w io.Writer) error {
@@ -130,20 +167,24 @@ func (r *Replica) EncodeAt(w io.Writer, done uint64) error {
 }
 
 func (r *Replica) encode(w io.Writer) error {
-	head := []byte(magic)
-	for _, x := range []uint64{r.done, uint64(len(r.m)), r.digest()} {
+	head := append([]byte(magic), r.version())
+	for _, x := range []uint64{r.done, uint64(len(r.trainer.Params())), r.digest()} {
 		head = binary.LittleEndian.AppendUint64(head, x)
 	}
-	if _, err := w.Write(head); err != nil {
-		return err
-	}
+	_, err := w.Write(head)
 	buf := make([]byte, 1<<16)
-	for _, x := range [][]float32{r.trainer.Params(), r.m, r.v} {
-		if err := writeFloats(w, x, buf); err != nil {
-			return err
+	floats := func(x []float32) {
+		if err == nil {
+			err = writeFloats(w, x, buf)
 		}
 	}
-	return nil
+	floats(r.trainer.Params())
+	r.optim.Visit(floats, func(x []byte) {
+		if err == nil {
+			_, err = w.Write(x)
+		}
+	})
+	return err
 }
 
 func writeFloats(w io.Writer, x []float32, buf []byte) error {
@@ -165,29 +206,46 @@ func (r *Replica) Decode(src io.Reader) error {
 		return fmt.Errorf("read state: %w", err)
 	}
 	if string(head[:len(magic)]) != magic {
-		return fmt.Errorf("read state: not a lorad state of version 1")
+		return fmt.Errorf("read state: not a lorad state")
 	}
-	field := func(i int) uint64 { return binary.LittleEndian.Uint64(head[len(magic)+8*i:]) }
+	if got := head[len(magic)]; got != r.version() {
+		return fmt.Errorf("read state: version %d, this run has %d (1: moments in f32, 2: in 8 bits); give optimizer as it was", got, r.version())
+	}
+	field := func(i int) uint64 { return binary.LittleEndian.Uint64(head[len(magic)+1+8*i:]) }
 	done, n, want := field(0), field(1), field(2)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n != uint64(len(r.m)) {
-		return fmt.Errorf("read state: it has %d trainable parameters, this run has %d", n, len(r.m))
+	if n != uint64(len(r.trainer.Params())) {
+		return fmt.Errorf("read state: it has %d trainable parameters, this run has %d", n, len(r.trainer.Params()))
 	}
-	params, m, v := make([]float32, n), make([]float32, n), make([]float32, n)
-	buf := make([]byte, 1<<16)
-	for _, x := range [][]float32{params, m, v} {
-		if err := readFloats(src, x, buf); err != nil {
-			return fmt.Errorf("read state: %w", err)
-		}
+	params, o := make([]float32, n), r.optim.Fresh()
+	if err := readState(src, params, o); err != nil {
+		return fmt.Errorf("read state: %w", err)
 	}
-	if got := uint64(checksum(0, params, buf))<<32 | uint64(checksum(checksum(uint32(done), m, buf), v, buf)); got != want {
+	if got := digest(params, done, o); got != want {
 		return fmt.Errorf("read state: damaged: digest %016x, want %016x", got, want)
 	}
 	copy(r.trainer.Params(), params)
-	r.m, r.v, r.done = m, v, done
+	r.optim, r.done = o, done
 	r.trainer.Changed()
 	return nil
+}
+
+func readState(src io.Reader, params []float32, o optim.Optimizer) error {
+	buf := make([]byte, 1<<16)
+	err := readFloats(src, params, buf)
+	o.Visit(
+		func(x []float32) {
+			if err == nil {
+				err = readFloats(src, x, buf)
+			}
+		},
+		func(x []byte) {
+			if err == nil {
+				_, err = io.ReadFull(src, x)
+			}
+		})
+	return err
 }
 
 func readFloats(src io.Reader, x []float32, buf []byte) error {

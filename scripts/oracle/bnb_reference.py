@@ -58,17 +58,17 @@ def quantize_blockwise(x, code, size):
 
 def adamw8bit(p, g, state, code1, code2, lr, betas, eps, decay, step):
     """kOptimizerStatic8bit2StateBlockwise<ADAM>, with IEEE division where the kernel has a fast one; changes p and state (c1, a1, c2, a2)."""
-    f = np.float32
-    (b1, b2), size = betas, 256
-    correction1, correction2 = 1 - b1**step, (1 - b2**step) ** 0.5
-    step_size, eps2 = f(-lr * correction2 / correction1), f(correction2 * eps)
+    f, size = np.float32, 256
+    b1, b2, lr = (f(x) for x in (*betas, lr))
+    correction1, correction2 = 1 - float(b1) ** step, (1 - float(b2) ** step) ** 0.5
+    step_size, eps2 = f(-float(lr) * correction2 / correction1), f(correction2 * float(f(eps)))
     n, fine = len(p), np.isfinite(g)
     g = np.where(fine, g, f(0))
-    s1 = np.where(fine, code1[state["c1"]] * np.repeat(state["a1"], size)[:n] * f(b1) + f(1 - b1) * g, f(0))
-    s2 = np.where(fine, code2[state["c2"]] * np.repeat(state["a2"], size)[:n] * f(b2) + f(1 - b2) * g * g, f(0))
+    s1 = np.where(fine, code1[state["c1"]] * np.repeat(state["a1"], size)[:n] * b1 + (f(1) - b1) * g, f(0))
+    s2 = np.where(fine, code2[state["c2"]] * np.repeat(state["a2"], size)[:n] * b2 + (f(1) - b2) * g * g, f(0))
     new = p + step_size * (s1 / (np.sqrt(s2) + eps2))
     if decay > 0:
-        new = new * f(1 - lr * decay)
+        new = new * (f(1) - lr * f(decay))
     p[:] = np.where(fine, new, p)
     for moment, code, lowest, c, a in ((s1, code1, f(-1), "c1", "a1"), (s2, code2, f(0), "c2", "a2")):
         rows = blocks(moment, size)
