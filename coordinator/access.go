@@ -41,6 +41,7 @@ var access = map[string]row{
 	proto.Control_CreateToken_FullMethodName: {may: people}, // of which roles: grants
 	proto.Control_Tokens_FullMethodName:      {may: people},
 	proto.Control_RemoveToken_FullMethodName: {may: people},
+	proto.Control_RemoveNode_FullMethodName:  {may: []ca.Role{ca.Owner}},
 
 	proto.Coordination_Apply_FullMethodName: {may: nodes},                          // of which commands: below
 	proto.Enrol_Join_FullMethodName:         {may: slices.Concat(stranger, nodes)}, // nodes pass it on to the leader
@@ -145,9 +146,9 @@ func (c *Coordinator) concerns(cmd *proto.Command) string {
 	case *proto.Command_SubmitRun:
 		return do.SubmitRun.GetSpec().GetHomeNode()
 	case *proto.Command_StopRun:
-		return c.Run(do.StopRun.GetRun()).GetSpec().GetHomeNode()
+		return c.Run(do.StopRun.GetRun()).HomeNode()
 	case *proto.Command_ResumeRun:
-		return c.Run(do.ResumeRun.GetRun()).GetSpec().GetHomeNode()
+		return c.Run(do.ResumeRun.GetRun()).HomeNode()
 	}
 	return ""
 }

@@ -79,6 +79,12 @@ func (c *Coordinator) try(ctx context.Context, cmd *proto.Command) (*proto.Apply
 
 // propose puts a command into the log. Only the leader can.
 func (c *Coordinator) propose(cmd *proto.Command) (*proto.ApplyReply, error) {
+	if cmd.GetRemoveNode().GetId() == c.id { // whoever leads next can still talk to everybody when this node cannot
+		if err := c.raft.LeadershipTransfer().Error(); err != nil {
+			return nil, err
+		}
+		return nil, raft.ErrLeadershipTransferInProgress
+	}
 	stamped := &proto.Command{NowUnixMs: c.now().UnixMilli(), Do: cmd.Do}
 	b, err := pb.Marshal(stamped)
 	if err != nil {
@@ -133,20 +139,27 @@ func (c *Coordinator) noQuorum(ctx context.Context, last error) error {
 
 // voters counts Raft's voters and those of them that gossip knows to be alive.
 func (c *Coordinator) voters() (voters, reachable int) {
-	f := c.raft.GetConfiguration()
-	if f.Error() != nil {
-		return 0, 0
-	}
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage != raft.Voter {
-			continue
-		}
-		voters++
-		if string(s.ID) == c.id || c.gossip.alive(string(s.ID)) {
+	ids := c.voterIDs()
+	for _, id := range ids {
+		if c.gossip.alive(id) {
 			reachable++
 		}
 	}
-	return voters, reachable
+	return len(ids), reachable
+}
+
+// voterIDs lists Raft's voters as this node knows them.
+func (c *Coordinator) voterIDs() (ids []string) {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
 }
 
 // sleep waits, or returns ctx's error at once when ctx ends.

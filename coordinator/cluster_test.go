@@ -54,6 +54,12 @@ func facts(name string) *proto.Node {
 // open starts a node on whatever its directory holds.
 func open(t testing.TB, dir, name string, creds *Credentials) *box {
 	t.Helper()
+	return openWith(t, dir, name, creds, func(*Config) {})
+}
+
+// openWith is open with a Config that edit has had its hands on.
+func openWith(t testing.TB, dir, name string, creds *Credentials, edit func(*Config)) *box {
+	t.Helper()
 	mux, err := transport.Listen("127.0.0.1:0", creds.Identity)
 	if err != nil {
 		t.Fatal(err)
@@ -63,10 +69,12 @@ func open(t testing.TB, dir, name string, creds *Credentials) *box {
 	if testing.Verbose() {
 		out = os.Stderr
 	}
-	b.Coordinator, err = Open(Config{
+	cfg := Config{
 		Dir: dir, Credentials: creds, Node: facts(name), Mux: mux, Dialer: b.dial, Prepare: prepare,
 		Log: slog.New(slog.NewTextHandler(out, nil)),
-	})
+	}
+	edit(&cfg)
+	b.Coordinator, err = Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,14 +101,16 @@ func prepare(_ context.Context, r *proto.SubmitRequest) (*proto.Spec, error) {
 	return &proto.Spec{Run: fmt.Sprintf("%x", sum[:6]), Name: "job", JobYaml: r.JobYaml, Steps: 500, MicroBatches: 4, OutputDir: r.Dir}, nil
 }
 
-func first(t testing.TB) *box {
+func first(t testing.TB) *box { return firstWith(t, func(*Config) {}) }
+
+func firstWith(t testing.TB, edit func(*Config)) *box {
 	t.Helper()
 	dir := t.TempDir()
 	creds, err := Create(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return open(t, dir, "box", creds)
+	return openWith(t, dir, "box", creds, edit)
 }
 
 func (b *box) token(uses uint32, ttl time.Duration) string {
@@ -119,14 +129,16 @@ func (b *box) ctx(d time.Duration) context.Context {
 }
 
 // join lets another node in, by way of b.
-func (b *box) join(token string) *box {
+func (b *box) join(token string) *box { return b.joinWith(token, facts("box"), func(*Config) {}) }
+
+func (b *box) joinWith(token string, facts *proto.Node, edit func(*Config)) *box {
 	b.t.Helper()
 	dir := b.t.TempDir()
-	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, facts("box"))
+	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, facts)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return open(b.t, dir, "box", creds)
+	return openWith(b.t, dir, "box", creds, edit)
 }
 
 func three(t testing.TB) []*box {
@@ -439,7 +451,7 @@ func TestRoles(t *testing.T) {
 		t.Error("a worker made itself a voter")
 	}
 
-	remove := &proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: w.ID()}}}
+	remove := &proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: w.ID(), Heir: a.ID()}}}
 	if _, err := a.apply(a.ctx(2*time.Second), remove); err != nil {
 		t.Fatal(err)
 	}

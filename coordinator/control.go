@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -69,12 +70,14 @@ func (c *Coordinator) do(ctx context.Context, cmd *proto.Command) (*proto.ApplyR
 // Cluster lists the nodes as this one sees them.
 func (s control) Cluster(context.Context, *proto.ClusterRequest) (*proto.ClusterReply, error) {
 	_, leader := s.raft.LeaderWithID()
+	voters := s.voterIDs()
 	view := s.fsm.view()
 	_, index := s.fsm.next()
 	reply := &proto.ClusterReply{ClusterId: s.creds.ClusterID, RaftTerm: s.raft.CurrentTerm(), RaftIndex: index}
 	for _, n := range view.Nodes {
 		reply.Nodes = append(reply.Nodes, &proto.NodeStatus{
 			Node: n, Alive: s.gossip.alive(n.Id), Leader: n.Id == string(leader), Self: n.Id == s.id, Runs: worksOn(view.Runs, n.Id),
+			Votes: slices.Contains(voters, n.Id),
 		})
 	}
 	return reply, nil
@@ -95,6 +98,9 @@ func worksOn(runs []*proto.Run, node string) []string {
 // Submit makes this node the home of a run, or finds the run that the same job already is: one that stopped or failed
 // goes on where it was.
 func (s control) Submit(ctx context.Context, req *proto.SubmitRequest) (*proto.SubmitReply, error) {
+	if s.cfg.Prepare == nil {
+		return nil, status.Error(codes.FailedPrecondition, "submit: this node is a witness, which holds no data of runs: submit on another node (`lorad nodes` lists them)")
+	}
 	spec, err := s.cfg.Prepare(ctx, req)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())

@@ -34,7 +34,7 @@ const (
 	snapshotsKept     = 2
 )
 
-// Config is what a coordinator is made of. All fields but Local, Now, Audit and Peer are needed.
+// Config is what a coordinator is made of. Dir, Credentials, Node, Mux, Dialer and Log are needed.
 type Config struct {
 	Dir         string // state directory, mode 0700
 	Credentials *Credentials
@@ -46,10 +46,15 @@ type Config struct {
 	Now         func() time.Time // nil: the real clock
 
 	// Prepare turns a user's job into a run: it reads, hashes and stores the inputs, and fills in everything but
-	// home node and time of submission. It is called on the node that was asked, which becomes the home node.
+	// home node and time of submission. It is called on the node that was asked, which becomes the home node. nil: this
+	// node is a witness, which takes no runs.
 	Prepare func(ctx context.Context, req *proto.SubmitRequest) (*proto.Spec, error)
 	// Audit counts the ledger of a run against the plan that its inputs make. nil: this node does not audit.
 	Audit func(ctx context.Context, run *proto.Run) (*proto.AuditReply, error)
+	// ReplaceVoterAfter is how long a voter is down before another node votes in its place. 0: three minutes.
+	ReplaceVoterAfter time.Duration
+	// OnRemoved is told of each node that was removed, once, after its connections were cut. It must not block.
+	OnRemoved func(id string)
 	// Peer serves FetchBlob and FetchState. Ping is the coordinator's own.
 	Peer proto.PeerServer
 }
@@ -88,7 +93,7 @@ func Open(cfg Config) (*Coordinator, error) {
 		c.cfg.Peer = proto.UnimplementedPeerServer{}
 	}
 	c.facts = withID(cfg.Node, c.id)
-	c.facts.Addr, c.facts.Voter = cfg.Mux.Advertise(), c.creds.Node.Voter
+	c.facts.Addr, c.facts.Voter, c.facts.Witness = cfg.Mux.Advertise(), c.creds.Node.Voter, c.creds.Node.Witness
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	for _, open := range []func() error{c.openPeers, c.openGossip, c.openRaft, c.openServer} {
 		if err := open(); err != nil {
@@ -279,8 +284,7 @@ func (c *Coordinator) housekeep(ctx context.Context) {
 		nodes = c.Nodes()
 		for _, n := range was {
 			if c.creds.Identity.Revoked(n.Id) {
-				c.cfg.Mux.Disconnect(n.Id)
-				c.cfg.Dialer.Disconnect(n.Id)
+				c.disown(n.Id)
 			}
 		}
 		others := addresses(nodes, c.id)
@@ -295,6 +299,16 @@ func (c *Coordinator) housekeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// disown cuts the connections of a node that was removed. New ones are refused by the identity's Revoked.
+func (c *Coordinator) disown(id string) {
+	c.cfg.Mux.Disconnect(id)
+	c.cfg.Dialer.Disconnect(id)
+	c.log.Info("node removed from the cluster", "id", id)
+	if c.cfg.OnRemoved != nil {
+		c.cfg.OnRemoved(id)
 	}
 }
 

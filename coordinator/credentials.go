@@ -96,7 +96,7 @@ func Join(ctx context.Context, dir, addr, token string, facts *proto.Node) (*Cre
 func withID(n *proto.Node, id string) *proto.Node {
 	return &proto.Node{
 		Id: id, Name: n.GetName(), Addr: n.GetAddr(), Cores: n.GetCores(), MemoryBytes: n.GetMemoryBytes(),
-		Engine: n.GetEngine(), Version: n.GetVersion(),
+		Engine: n.GetEngine(), Version: n.GetVersion(), Witness: n.GetWitness(),
 	}
 }
 
@@ -157,7 +157,7 @@ func Load(dir string) (*Credentials, error) {
 		return nil, err
 	}
 	c := &Credentials{
-		Identity: identity, Node: &proto.Node{Id: r.NodeID, Voter: r.Voter}, ClusterID: r.ClusterID, GossipKey: r.GossipKey,
+		Identity: identity, Node: &proto.Node{Id: r.NodeID, Voter: r.Voter, Witness: identity.Self().Role == ca.Witness}, ClusterID: r.ClusterID, GossipKey: r.GossipKey,
 		Seeds: r.Seeds, sealed: r.SealedCA,
 	}
 	secret, err := ca.LoadSecret(dir)

@@ -14,9 +14,10 @@
 // # Who belongs to Raft
 //
 // Enrolment only records a node and signs its certificate. The leader then makes Raft's configuration follow the
-// recorded nodes: a node that gossip knows to be alive becomes a non-voter, and voters are promoted so that their
-// number stays odd, because two voters survive less than one. A joiner that dies half-way therefore never takes part
-// in a quorum, and a leader that dies half-way leaves nothing undone that its successor does not see.
+// recorded nodes (sched.NextVoters): a node that gossip knows to be alive becomes a non-voter, and voters are promoted
+// so that their number stays odd, because two voters survive less than one. A joiner that dies half-way therefore never
+// takes part in a quorum, and a leader that dies half-way leaves nothing undone that its successor does not see. A
+// witness votes, and is not given the secret: it may stand where nobody would put a voter. It passes leadership on.
 //
 // # Who is alive
 //

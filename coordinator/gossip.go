@@ -177,6 +177,19 @@ func (g *gossip) liveness(nodes []*proto.Node) map[string]sched.Liveness {
 	return live
 }
 
+// elector is what the choice of voters is told: whether the node is up, wherever it listens, and since when. Of a node
+// that was never seen nothing is known until it had time to show itself.
+func (g *gossip) elector(id string) (sched.Liveness, bool) {
+	s, known := g.lookup(id)
+	switch {
+	case id == g.self:
+		return sched.Liveness{Alive: true, Since: g.began.UnixMilli()}, true
+	case known:
+		return sched.Liveness{Alive: g.alive(id), Since: s.since.UnixMilli()}, true
+	}
+	return sched.Liveness{Since: g.began.Add(newcomerGrace).UnixMilli()}, g.clock().Sub(g.began) > newcomerGrace
+}
+
 // close says goodbye and stops.
 func (g *gossip) close(log *slog.Logger) {
 	if err := g.list.Leave(leaveTimeout); err != nil {

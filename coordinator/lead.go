@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +36,7 @@ type reign struct {
 	*Coordinator
 	probed map[string]uint64 // by run: the generation whose members were asked whether they are alive
 	said   map[string]string // by run: why it waits
+	passed *time.Time        // when it last tried to hand leadership over
 }
 
 func (c *Coordinator) reign(ctx context.Context) {
@@ -44,7 +44,7 @@ func (c *Coordinator) reign(ctx context.Context) {
 		return
 	}
 	c.log.Info("leads the cluster", "term", c.raft.CurrentTerm())
-	r := reign{c, map[string]uint64{}, map[string]string{}}
+	r := reign{c, map[string]uint64{}, map[string]string{}, new(time.Time)}
 	if err := r.found(); err != nil {
 		c.log.Warn("cluster was not recorded", "err", err)
 	}
@@ -77,7 +77,8 @@ func (r reign) found() error {
 // step looks once at everything and does what there is to do.
 func (r reign) step(ctx context.Context) {
 	view := r.fsm.view()
-	r.reconcile(ctx, view)
+	r.reconcile(ctx, view.Nodes)
+	r.yield()
 	r.probe(ctx, view.Runs)
 	live := r.gossip.liveness(view.Nodes)
 	for _, d := range sched.Next(view, live, r.now().UnixMilli()) {
@@ -147,63 +148,4 @@ func ids(nodes []*proto.Node) []string {
 		list[i] = n.Id
 	}
 	return list
-}
-
-// reconcile makes one change that brings Raft's configuration closer to the recorded nodes.
-func (r reign) reconcile(ctx context.Context, view sched.View) {
-	f := r.raft.GetConfiguration()
-	if f.Error() != nil {
-		return
-	}
-	change, what := r.nextChange(ctx, view.Nodes, f.Configuration().Servers)
-	if change == nil {
-		return
-	}
-	if err := change().Error(); err != nil {
-		r.log.Warn("raft configuration was not changed", "change", what, "err", err)
-		return
-	}
-	r.log.Info("raft configuration changed", "change", what)
-}
-
-// nextChange is the most urgent change: out with the removed, in with the new, then promote. Nobody ever moves: see server.
-func (r reign) nextChange(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
-	removed := func(s raft.Server) bool { return r.fsm.removed(string(s.ID)) }
-	if i := slices.IndexFunc(servers, removed); i >= 0 {
-		id := servers[i].ID
-		return func() raft.IndexFuture { return r.raft.RemoveServer(id, 0, proposeTimeout) }, "without " + string(id)
-	}
-	for _, n := range nodes {
-		known := slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == n.Id })
-		if !known && r.gossip.alive(n.Id) && r.addr(n.Id) != "" {
-			me := server(n.Id)
-			return func() raft.IndexFuture { return r.raft.AddNonvoter(me.ID, me.Address, 0, proposeTimeout) }, "with " + n.Name
-		}
-	}
-	return r.promotion(ctx, nodes, servers)
-}
-
-// promotion makes a live non-voter a voter if that leads to an odd number of voters. It must answer first: a second
-// voter that is gone would be a quorum lost.
-func (r reign) promotion(ctx context.Context, nodes []*proto.Node, servers []raft.Server) (func() raft.IndexFuture, string) {
-	voters, ready := 0, []*proto.Node(nil)
-	for _, s := range servers {
-		i := slices.IndexFunc(nodes, func(n *proto.Node) bool { return n.Id == string(s.ID) })
-		switch {
-		case s.Suffrage == raft.Voter:
-			voters++
-		case i >= 0 && nodes[i].Voter && r.gossip.alive(nodes[i].Id):
-			ready = append(ready, nodes[i])
-		}
-	}
-	want := voters + len(ready)
-	if want -= 1 - want%2; want <= voters {
-		return nil, ""
-	}
-	n := ready[0]
-	if r.ping(ctx, []string{n.Id}); !r.gossip.alive(n.Id) {
-		return nil, ""
-	}
-	me := server(n.Id)
-	return func() raft.IndexFuture { return r.raft.AddVoter(me.ID, me.Address, 0, proposeTimeout) }, n.Name + " votes"
 }

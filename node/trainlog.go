@@ -58,7 +58,10 @@ func (w *worker) writeLog() error {
 			return fmt.Errorf("step %d: %w", s.Step, err)
 		}
 	}
-	return durable.WriteFile(filepath.Join(w.dir, trainerLog), buf.Bytes(), 0o644)
+	if err := os.MkdirAll(w.outputDir(), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(w.outputDir(), trainerLog), buf.Bytes(), 0o644)
 }
 
 func (w *worker) logged(s *proto.StepRecord) bool {
@@ -69,14 +72,14 @@ func (w *worker) logged(s *proto.StepRecord) bool {
 // appendLog adds a line while the run is on, for whoever follows the file; writeLog replaces it all when the run starts,
 // resumes and ends.
 func (w *worker) appendLog(s *proto.StepRecord) {
-	if !w.home || !w.logged(s) {
+	if !w.atHome() || !w.logged(s) {
 		return
 	}
 	line, err := json.Marshal(lineOf(s, uint64(w.recipe.Plan.Steps())))
 	if err != nil {
 		return
 	}
-	f, err := os.OpenFile(filepath.Join(w.dir, trainerLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(filepath.Join(w.outputDir(), trainerLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		w.log.Warn("trainer_log.jsonl is not written", "err", err)
 		return

@@ -35,8 +35,7 @@ type worker struct {
 	node *Node
 	id   string
 	log  *slog.Logger
-	home bool
-	dir  string // of checkpoints: output_dir at home, below the state directory elsewhere
+	dir  string // of checkpoints: output_dir where the run was submitted, below the state directory elsewhere
 
 	mu     sync.Mutex
 	latest *proto.Run    // what the coordinator last said
@@ -64,12 +63,10 @@ type worker struct {
 }
 
 func newWorker(n *Node, r *proto.Run) *worker {
-	home := r.Spec.HomeNode == n.cfg.ID
 	w := &worker{
 		node:   n,
 		id:     r.Spec.Run,
 		log:    n.cfg.Log.With("run", r.Spec.Run),
-		home:   home,
 		dir:    n.runDir(r.Spec),
 		latest: r,
 		news:   make(chan struct{}, 1),
@@ -126,7 +123,7 @@ func (w *worker) finalGeneration() uint64 { return w.lease.Generation }
 // unprepared says that this node cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
 // room, another build, a peer that went away) it is this node's trouble and not the run's: the others go on without.
 func (w *worker) unprepared(ctx context.Context, cause error) {
-	if w.home {
+	if w.atHome() {
 		w.broken(ctx, cause)
 		return
 	}

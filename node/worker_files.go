@@ -14,12 +14,27 @@ import (
 	"lorad/proto"
 )
 
-// runDir is where this node keeps checkpoints of a run: output_dir at home, the state directory elsewhere.
+// runDir is where this node keeps checkpoints of a run: output_dir where it was submitted, the state directory elsewhere.
+// It stays so when the run gets another home, so that no checkpoint is out of sight.
 func (n *Node) runDir(s *proto.Spec) string {
 	if s.HomeNode == n.cfg.ID {
 		return s.OutputDir
 	}
 	return filepath.Join(n.cfg.Dir, "runs", s.Run)
+}
+
+// atHome reports whether this node is to write the run's output. A run gets another home when its own is removed.
+func (w *worker) atHome() bool {
+	r := w.heard()
+	return r != nil && r.HomeNode() == w.node.cfg.ID
+}
+
+// outputDir is where the end of the run is written to.
+func (w *worker) outputDir() string {
+	if w.atHome() {
+		return w.heard().Spec.OutputDir
+	}
+	return w.dir
 }
 
 // prepare gets the inputs, builds the recipe and the replica, and restores the newest checkpoint.
@@ -71,7 +86,7 @@ func (w *worker) restore(spec *proto.Spec) error {
 	w.mu.Unlock()
 	w.machine = step.New(w.node.cfg.ID, w.plan(), done)
 	w.accumFor(done)
-	if w.home {
+	if w.atHome() {
 		return w.writeLog()
 	}
 	return nil
@@ -133,7 +148,10 @@ func (w *worker) writeModel(dir string) error {
 func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) {
 	r := &proto.Report{Outcome: proto.Outcome_PAUSED}
 	if !a.Paused {
-		sum, err := w.recipe.WriteModel(w.dir, w.trainer, w.heard().Spec.BaseModel)
+		if err := os.MkdirAll(w.outputDir(), 0o755); err != nil {
+			return nil, fmt.Errorf("output_dir: %w", err)
+		}
+		sum, err := w.recipe.WriteModel(w.outputDir(), w.trainer, w.heard().Spec.BaseModel)
 		if err != nil {
 			return nil, fmt.Errorf("write output: %w", err)
 		}
@@ -143,7 +161,7 @@ func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) 
 	if err := w.reports.drain(ctx); err != nil {
 		return nil, fmt.Errorf("report steps: %w", err)
 	}
-	if w.home {
+	if w.atHome() {
 		if err := w.writeLog(); err != nil {
 			return nil, fmt.Errorf("write output: %w", err)
 		}

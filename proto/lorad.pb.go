@@ -144,7 +144,7 @@ type Node struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`        // stable for the life of its state directory, 16 hex digits
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`    // host name or --name, unique in the cluster
 	Addr          string                 `protobuf:"bytes,3,opt,name=addr,proto3" json:"addr,omitempty"`    // advertised host:port, one TCP port for everything
-	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"` // takes part in Raft elections
+	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"` // may take part in Raft elections; the leader chooses who of them does
 	Cores         uint32                 `protobuf:"varint,5,opt,name=cores,proto3" json:"cores,omitempty"`
 	MemoryBytes   uint64                 `protobuf:"varint,6,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	Engine        string                 `protobuf:"bytes,7,opt,name=engine,proto3" json:"engine,omitempty"` // "cpu" (later "cuda")
@@ -749,6 +749,7 @@ type Run struct {
 	FinishedUnixMs int64                  `protobuf:"varint,10,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"`
 	Recoveries     uint64                 `protobuf:"varint,11,opt,name=recoveries,proto3" json:"recoveries,omitempty"` // generations after the first
 	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
+	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`              // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -865,6 +866,13 @@ func (x *Run) GetTrouble() *Trouble {
 		return x.Trouble
 	}
 	return nil
+}
+
+func (x *Run) GetHome() string {
+	if x != nil {
+		return x.Home
+	}
+	return ""
 }
 
 // Trouble is what a member said when it gave a generation up.
@@ -1408,9 +1416,11 @@ func (x *PutNode) GetNode() *Node {
 	return nil
 }
 
+// RemoveNode throws a node out for ever. Its unfinished runs get another home if they ever began, and fail otherwise.
 type RemoveNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Heir          string                 `protobuf:"bytes,2,opt,name=heir,proto3" json:"heir,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1448,6 +1458,13 @@ func (*RemoveNode) Descriptor() ([]byte, []int) {
 func (x *RemoveNode) GetId() string {
 	if x != nil {
 		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveNode) GetHeir() string {
+	if x != nil {
+		return x.Heir
 	}
 	return ""
 }
@@ -2182,6 +2199,7 @@ type NodeStatus struct {
 	Leader        bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	Self          bool                   `protobuf:"varint,4,opt,name=self,proto3" json:"self,omitempty"`
 	Runs          []string               `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
+	Votes         bool                   `protobuf:"varint,6,opt,name=votes,proto3" json:"votes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2249,6 +2267,13 @@ func (x *NodeStatus) GetRuns() []string {
 		return x.Runs
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetVotes() bool {
+	if x != nil {
+		return x.Votes
+	}
+	return false
 }
 
 type ClusterReply struct {
@@ -3067,6 +3092,110 @@ func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
 	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
+type RemoveNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RemoveNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type RemoveNodeReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	MovedRuns     []string               `protobuf:"bytes,2,rep,name=moved_runs,json=movedRuns,proto3" json:"moved_runs,omitempty"`
+	Heir          string                 `protobuf:"bytes,3,opt,name=heir,proto3" json:"heir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeReply) Reset() {
+	*x = RemoveNodeReply{}
+	mi := &file_proto_lorad_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeReply) ProtoMessage() {}
+
+func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
+func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RemoveNodeReply) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *RemoveNodeReply) GetMovedRuns() []string {
+	if x != nil {
+		return x.MovedRuns
+	}
+	return nil
+}
+
+func (x *RemoveNodeReply) GetHeir() string {
+	if x != nil {
+		return x.Heir
+	}
+	return ""
+}
+
 type AuditRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -3076,7 +3205,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3088,7 +3217,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3101,7 +3230,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3131,7 +3260,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3272,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3285,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3248,7 +3377,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3260,7 +3389,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3273,7 +3402,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3319,7 +3448,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3331,7 +3460,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3344,7 +3473,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -3404,7 +3533,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3416,7 +3545,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3429,7 +3558,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 type PingReply struct {
@@ -3441,7 +3570,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3453,7 +3582,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3466,7 +3595,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PingReply) GetId() string {
@@ -3486,7 +3615,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3498,7 +3627,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3511,7 +3640,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -3538,7 +3667,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3550,7 +3679,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3563,7 +3692,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -3589,7 +3718,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +3730,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3614,7 +3743,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3694,7 +3823,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xcf\x03\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xe3\x03\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -3710,7 +3839,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"recoveries\x18\v \x01(\x04R\n" +
 	"recoveries\x12+\n" +
-	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\"\xa2\x01\n" +
+	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\x12\x12\n" +
+	"\x04home\x18\r \x01(\tR\x04home\"\xa2\x01\n" +
 	"\aTrouble\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -3757,10 +3887,11 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"putClusterB\x04\n" +
 	"\x02do\"-\n" +
 	"\aPutNode\x12\"\n" +
-	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x1c\n" +
+	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"0\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"1\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04heir\x18\x02 \x01(\tR\x04heir\"1\n" +
 	"\bPutToken\x12%\n" +
 	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"\x82\x01\n" +
 	"\bUseToken\x12\x0e\n" +
@@ -3816,14 +3947,15 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aexisted\x18\x04 \x01(\bR\aexisted\x12\x14\n" +
 	"\x05stale\x18\x05 \x01(\bR\x05stale\x12\"\n" +
 	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x10\n" +
-	"\x0eClusterRequest\"\x86\x01\n" +
+	"\x0eClusterRequest\"\x9c\x01\n" +
 	"\n" +
 	"NodeStatus\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x14\n" +
 	"\x05alive\x18\x02 \x01(\bR\x05alive\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04self\x18\x04 \x01(\bR\x04self\x12\x12\n" +
-	"\x04runs\x18\x05 \x03(\tR\x04runs\"\x95\x01\n" +
+	"\x04runs\x18\x05 \x03(\tR\x04runs\x12\x14\n" +
+	"\x05votes\x18\x06 \x01(\bR\x05votes\"\x95\x01\n" +
 	"\fClusterReply\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
@@ -3872,7 +4004,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x0f.lorad.v1.TokenR\x06tokens\"$\n" +
 	"\x12RemoveTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
-	"\x10RemoveTokenReply\" \n" +
+	"\x10RemoveTokenReply\"'\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"h\n" +
+	"\x0fRemoveNodeReply\x12\"\n" +
+	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x1d\n" +
+	"\n" +
+	"moved_runs\x18\x02 \x03(\tR\tmovedRuns\x12\x12\n" +
+	"\x04heir\x18\x03 \x01(\tR\x04heir\" \n" +
 	"\fAuditRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"\xb4\x02\n" +
 	"\n" +
@@ -3935,7 +4074,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
 	"\aABORTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06BROKEN\x10\x042\xd9\x04\n" +
+	"\x06BROKEN\x10\x042\x9f\x05\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -3945,7 +4084,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06Follow\x12\x17.lorad.v1.FollowRequest\x1a\x15.lorad.v1.FollowEvent0\x01\x12G\n" +
 	"\vCreateToken\x12\x1c.lorad.v1.CreateTokenRequest\x1a\x1a.lorad.v1.CreateTokenReply\x128\n" +
 	"\x06Tokens\x12\x17.lorad.v1.TokensRequest\x1a\x15.lorad.v1.TokensReply\x12G\n" +
-	"\vRemoveToken\x12\x1c.lorad.v1.RemoveTokenRequest\x1a\x1a.lorad.v1.RemoveTokenReply\x125\n" +
+	"\vRemoveToken\x12\x1c.lorad.v1.RemoveTokenRequest\x1a\x1a.lorad.v1.RemoveTokenReply\x12D\n" +
+	"\n" +
+	"RemoveNode\x12\x1b.lorad.v1.RemoveNodeRequest\x1a\x19.lorad.v1.RemoveNodeReply\x125\n" +
 	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2@\n" +
 	"\fCoordination\x120\n" +
 	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply2;\n" +
@@ -3970,7 +4111,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -4016,15 +4157,17 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*TokensReply)(nil),        // 41: lorad.v1.TokensReply
 	(*RemoveTokenRequest)(nil), // 42: lorad.v1.RemoveTokenRequest
 	(*RemoveTokenReply)(nil),   // 43: lorad.v1.RemoveTokenReply
-	(*AuditRequest)(nil),       // 44: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 45: lorad.v1.AuditReply
-	(*JoinRequest)(nil),        // 46: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 47: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 48: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 49: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 50: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 51: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 52: lorad.v1.Chunk
+	(*RemoveNodeRequest)(nil),  // 44: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 45: lorad.v1.RemoveNodeReply
+	(*AuditRequest)(nil),       // 46: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 47: lorad.v1.AuditReply
+	(*JoinRequest)(nil),        // 48: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 49: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 50: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 51: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 52: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 53: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 54: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -4067,44 +4210,47 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	8,  // 37: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
 	6,  // 38: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
 	11, // 39: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 40: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 41: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 42: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	26, // 43: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	29, // 44: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	31, // 45: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	33, // 46: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	34, // 47: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	36, // 48: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	38, // 49: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	40, // 50: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	42, // 51: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	44, // 52: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	12, // 53: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	46, // 54: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	48, // 55: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	50, // 56: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	51, // 57: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	28, // 58: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	30, // 59: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	32, // 60: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 61: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	35, // 62: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	37, // 63: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	39, // 64: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	41, // 65: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	43, // 66: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	45, // 67: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	25, // 68: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	47, // 69: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	49, // 70: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	52, // 71: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	52, // 72: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	58, // [58:73] is the sub-list for method output_type
-	43, // [43:58] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	2,  // 40: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 41: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 42: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 43: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	26, // 44: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	29, // 45: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	31, // 46: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	33, // 47: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	34, // 48: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	36, // 49: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	38, // 50: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	40, // 51: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	42, // 52: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	44, // 53: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	46, // 54: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	12, // 55: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	48, // 56: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	50, // 57: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	52, // 58: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	53, // 59: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	28, // 60: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	30, // 61: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	32, // 62: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 63: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	35, // 64: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	37, // 65: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	39, // 66: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	41, // 67: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	43, // 68: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	45, // 69: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	47, // 70: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	25, // 71: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	49, // 72: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	51, // 73: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	54, // 74: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	54, // 75: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	60, // [60:76] is the sub-list for method output_type
+	44, // [44:60] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -4131,7 +4277,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

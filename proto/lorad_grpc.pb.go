@@ -30,6 +30,7 @@ const (
 	Control_CreateToken_FullMethodName = "/lorad.v1.Control/CreateToken"
 	Control_Tokens_FullMethodName      = "/lorad.v1.Control/Tokens"
 	Control_RemoveToken_FullMethodName = "/lorad.v1.Control/RemoveToken"
+	Control_RemoveNode_FullMethodName  = "/lorad.v1.Control/RemoveNode"
 	Control_Audit_FullMethodName       = "/lorad.v1.Control/Audit"
 )
 
@@ -46,6 +47,7 @@ type ControlClient interface {
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenReply, error)
 	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensReply, error)
 	RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenReply, error)
+	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeReply, error)
 	Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error)
 }
 
@@ -156,6 +158,16 @@ func (c *controlClient) RemoveToken(ctx context.Context, in *RemoveTokenRequest,
 	return out, nil
 }
 
+func (c *controlClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveNodeReply)
+	err := c.cc.Invoke(ctx, Control_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AuditReply)
@@ -179,6 +191,7 @@ type ControlServer interface {
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenReply, error)
 	Tokens(context.Context, *TokensRequest) (*TokensReply, error)
 	RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenReply, error)
+	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeReply, error)
 	Audit(context.Context, *AuditRequest) (*AuditReply, error)
 	mustEmbedUnimplementedControlServer()
 }
@@ -216,6 +229,9 @@ func (UnimplementedControlServer) Tokens(context.Context, *TokensRequest) (*Toke
 }
 func (UnimplementedControlServer) RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveToken not implemented")
+}
+func (UnimplementedControlServer) RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
 }
 func (UnimplementedControlServer) Audit(context.Context, *AuditRequest) (*AuditReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Audit not implemented")
@@ -396,6 +412,24 @@ func _Control_RemoveToken_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RemoveNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RemoveNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RemoveNode(ctx, req.(*RemoveNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_Audit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AuditRequest)
 	if err := dec(in); err != nil {
@@ -452,6 +486,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveToken",
 			Handler:    _Control_RemoveToken_Handler,
+		},
+		{
+			MethodName: "RemoveNode",
+			Handler:    _Control_RemoveNode_Handler,
 		},
 		{
 			MethodName: "Audit",

@@ -34,14 +34,15 @@ type daemonConfig struct {
 	Bootstrap bool // make a new cluster if the directory has none
 	Join      string
 	Token     string
+	Witness   bool // joins as one
 	Log       *slog.Logger
 }
 
 // daemon is one running node: the coordinator's part and the worker's part over one listener and one dialer.
 type daemon struct {
 	coordinator *coordinator.Coordinator
-	node        *node.Node
-	release     []func() // the last first
+	node        *node.Node // nil on a witness
+	release     []func()   // the last first
 	once        sync.Once
 }
 
@@ -82,29 +83,42 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	dialer := transport.NewDialer(creds.Identity)
 	dialer.From = cfg.DialFrom
 	d.undo(func() { dialer.Close() })
-	registry := tcp.NewRegistry(creds.Node.Id, peerID)
-	go registry.Serve(mux.Listener(transport.Reduce))
-	d.undo(func() { registry.Close() })
-
-	late := &lateControl{}
-	d.node, err = node.New(node.Config{
-		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(),
-		Control: late, Peers: late, Rings: &rings{registry, dialer, late}, Log: cfg.Log,
-	})
-	if err != nil {
-		return err
-	}
-	d.coordinator, err = coordinator.Open(coordinator.Config{
+	c := coordinator.Config{
 		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log,
-		Prepare: d.node.Prepare, Audit: d.node.Audit, Peer: d.node,
-	})
-	if err != nil {
+	}
+	late := &lateControl{}
+	if !creds.Node.Witness {
+		if err := d.openNode(cfg, creds, &rings{d.registry(creds, mux), dialer, late}); err != nil {
+			return err
+		}
+		c.Prepare, c.Audit, c.Peer = d.node.Prepare, d.node.Audit, d.node
+	}
+	if d.coordinator, err = coordinator.Open(c); err != nil {
 		return err
 	}
 	d.undo(func() { d.coordinator.Close() })
 	late.Coordinator = d.coordinator
-	d.work()
+	if d.node != nil {
+		d.work()
+	}
 	return nil
+}
+
+// registry takes in the connections of rings.
+func (d *daemon) registry(creds *coordinator.Credentials, mux *transport.Mux) *tcp.Registry {
+	r := tcp.NewRegistry(creds.Node.Id, peerID)
+	go r.Serve(mux.Listener(transport.Reduce))
+	d.undo(func() { r.Close() })
+	return r
+}
+
+// openNode makes the part that works on runs. A witness has none.
+func (d *daemon) openNode(cfg daemonConfig, creds *coordinator.Credentials, rings *rings) (err error) {
+	d.node, err = node.New(node.Config{
+		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(),
+		Control: rings.control, Peers: rings.control, Rings: rings, Log: cfg.Log,
+	})
+	return err
 }
 
 // work runs the node until the daemon is closed.
@@ -154,6 +168,7 @@ func facts(cfg daemonConfig) *proto.Node {
 	}
 	return &proto.Node{
 		Name: name, Addr: cfg.Bind, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: "cpu", Version: version(),
+		Witness: cfg.Witness,
 	}
 }
 

@@ -27,6 +27,7 @@ type cli struct {
 	Up       upCmd       `cmd:"" help:"Start the first node of a new cluster, or this machine's node again."`
 	Join     joinCmd     `cmd:"" help:"Join this machine to a cluster."`
 	Nodes    nodesCmd    `cmd:"" help:"List the nodes of the cluster."`
+	Node     nodeCmd     `cmd:"" help:"Remove a node from the cluster."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens, for nodes that are to join and for people."`
 	Train    trainCmd    `cmd:"" help:"Train what a job file says, on the cluster or, without one, on this machine alone."`
 	Runs     runsCmd     `cmd:"" help:"List, show, follow and stop runs."`

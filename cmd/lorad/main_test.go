@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LORAD_DIR", filepath.Join(e.WorkDir, "state"))
 			return layTiny(e.WorkDir, tiny{Steps: 6})
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "eventually": eventually},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "eventually": eventually, "token": token},
 	})
 }
 
@@ -68,6 +68,14 @@ func eventually(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	}
 	ts.Fatalf("%v", err)
+}
+
+// token takes what lorad token create printed into the environment of what follows.
+func token(ts *testscript.TestScript, _ bool, _ []string) {
+	var s started
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &s))
+	ts.Setenv("ADDR", s.Addr)
+	ts.Setenv(tokenEnv, s.Token)
 }
 
 // tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.

@@ -18,7 +18,9 @@ type nodeView struct {
 	Addr        string   `json:"addr"`
 	Alive       bool     `json:"alive"`
 	Leader      bool     `json:"leader"`
+	Role        string   `json:"role"`
 	Voter       bool     `json:"voter"`
+	Witness     bool     `json:"witness"`
 	Self        bool     `json:"self"`
 	Engine      string   `json:"engine"`
 	Cores       uint32   `json:"cores"`
@@ -41,7 +43,8 @@ func (nodesCmd) Run(a *app) error {
 	for _, s := range reply.Nodes {
 		n := s.Node
 		views = append(views, nodeView{
-			ID: n.Id, Name: n.Name, Addr: n.Addr, Alive: s.Alive, Leader: s.Leader, Voter: n.Voter, Self: s.Self,
+			ID: n.Id, Name: n.Name, Addr: n.Addr, Alive: s.Alive, Leader: s.Leader, Self: s.Self, Role: role(s),
+			Voter: s.Votes, Witness: n.Witness,
 			Engine: n.Engine, Cores: n.Cores, MemoryBytes: n.MemoryBytes, Version: n.Version, Runs: append([]string{}, s.Runs...),
 		})
 	}
@@ -49,7 +52,7 @@ func (nodesCmd) Run(a *app) error {
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		fmt.Fprintln(t, "NAME\tADDRESS\tSTATE\tROLE\tENGINE\tMEMORY\tRUNS")
 		for _, v := range views {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s, %d cores\t%.1f GiB\t%s\n", v.Name+mark(v.Self), v.Addr, state(v), role(v),
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s, %d cores\t%.1f GiB\t%s\n", v.Name+mark(v.Self), v.Addr, state(v), ranked(v),
 				v.Engine, v.Cores, float64(v.MemoryBytes)/(1<<30), strings.Join(v.Runs, ","))
 		}
 		t.Flush()
@@ -70,12 +73,28 @@ func state(v nodeView) string {
 	return "down"
 }
 
-func role(v nodeView) string {
+// role is what a node is in the cluster. A standby may vote and does not, because enough others do.
+func role(s *proto.NodeStatus) string {
 	switch {
-	case v.Leader:
-		return "leader"
-	case v.Voter:
+	case s.Node.Witness:
+		return "witness"
+	case s.Votes:
 		return "voter"
+	case s.Node.Voter:
+		return "standby"
 	}
 	return "worker"
+}
+
+// ranked is the role as people see it: leading is what matters most.
+func ranked(v nodeView) string {
+	switch {
+	case v.Leader && v.Witness:
+		return "leader (witness)"
+	case v.Leader:
+		return "leader"
+	case v.Witness && !v.Voter:
+		return "witness (standby)"
+	}
+	return v.Role
 }

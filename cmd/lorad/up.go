@@ -71,8 +71,9 @@ func plural(n uint32) string {
 
 type joinCmd struct {
 	daemonFlags
-	Addr  string `arg:"" help:"host:port of any node of the cluster."`
-	Token string `env:"LORAD_TOKEN" help:"Join token; better in the environment variable LORAD_TOKEN, which other users of the machine cannot read."`
+	Addr    string `arg:"" help:"host:port of any node of the cluster."`
+	Witness bool   `help:"Vote, so that two boxes survive the loss of one, and do nothing else: no run is leased to this node, and it needs no more than a small disk."`
+	Token   string `env:"LORAD_TOKEN" help:"Join token; better in the environment variable LORAD_TOKEN, which other users of the machine cannot read."`
 }
 
 func (j joinCmd) Run(a *app) error {
@@ -80,7 +81,7 @@ func (j joinCmd) Run(a *app) error {
 		return usage(errors.New("lorad join needs a token: lorad token create on a node of the cluster makes one"))
 	}
 	cfg := j.config(a)
-	cfg.Join, cfg.Token = j.Addr, j.Token
+	cfg.Join, cfg.Token, cfg.Witness = j.Addr, j.Token, j.Witness
 	return serve(a, cfg, j.UntilStdinCloses, func(c *client) error {
 		reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
 		if err != nil {

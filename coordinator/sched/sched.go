@@ -70,7 +70,7 @@ func Next(v View, live map[string]Liveness, now int64) []Decision {
 // come back leaves the cluster to the next one.
 func occupant(runs []*proto.Run) string {
 	for _, r := range runs {
-		if state.Leased(r.Phase) && (r.Step < r.Spec.Steps || slices.Contains(r.Lease.Members, r.Spec.HomeNode)) {
+		if state.Leased(r.Phase) && (r.Step < r.Spec.Steps || slices.Contains(r.Lease.Members, r.HomeNode())) {
 			return r.Spec.Run
 		}
 	}
@@ -105,7 +105,7 @@ func (p planner) next(busy string) Decision {
 
 // start grants the first lease after submission or resumption.
 func (p planner) start(busy string) Decision {
-	home := p.run.Spec.HomeNode
+	home := p.run.HomeNode()
 	switch {
 	case busy != "":
 		return wait("waits for run %s, which has the cluster", busy)
@@ -126,8 +126,8 @@ func (p planner) start(busy string) Decision {
 // as ever, because they agree to stop in the sum of one more step.
 func (p planner) stopping() Decision {
 	l := p.run.Lease
-	if p.written() && !slices.Contains(l.Members, p.run.Spec.HomeNode) {
-		return p.settle("stopped: all steps are done, and its home node %s is away", p.name(p.run.Spec.HomeNode))
+	if p.written() && !slices.Contains(l.Members, p.run.HomeNode()) {
+		return p.settle("stopped: all steps are done, and its home node %s is away", p.name(p.run.HomeNode()))
 	}
 	if p.dead(l.Members) == "" && !p.broken() {
 		return p.renew()
@@ -178,7 +178,7 @@ func (p planner) undisturbed(members []string) Decision {
 
 // mayJoin reports whether a new generation for the sake of the newcomers pays.
 func (p planner) mayJoin(fresh []string) bool {
-	home := p.run.Spec.HomeNode
+	home := p.run.HomeNode()
 	if p.finishing() {
 		return slices.Contains(fresh, home) && p.steadily(home, joinAfter/2)
 	}
@@ -310,7 +310,7 @@ func (p planner) eligible() []string {
 	var ids []string
 	for _, n := range p.view.Nodes {
 		same := n.Version == version || p.finishing()
-		if p.alive(n.Id) && same && !p.shunned(n.Id) {
+		if p.alive(n.Id) && same && !n.Witness && !p.shunned(n.Id) {
 			ids = append(ids, n.Id)
 		}
 	}
@@ -319,9 +319,9 @@ func (p planner) eligible() []string {
 
 // version is what every member must run: that of the first member that stays, or of the home node, or of any live one.
 func (p planner) version() string {
-	candidates := append(slices.Clone(p.run.Lease.GetMembers()), p.run.Spec.HomeNode)
+	candidates := append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode())
 	if p.run.Phase == proto.Phase_PENDING {
-		candidates = []string{p.run.Spec.HomeNode}
+		candidates = []string{p.run.HomeNode()}
 	}
 	for _, n := range p.view.Nodes {
 		candidates = append(candidates, n.Id)
@@ -336,7 +336,7 @@ func (p planner) version() string {
 
 // providers lists the nodes that have the run's inputs: its home node and whoever worked on it last.
 func (p planner) providers() []string {
-	return p.order(append(slices.Clone(p.run.Lease.GetMembers()), p.run.Spec.HomeNode))
+	return p.order(append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode()))
 }
 
 // provided reports whether at least one of the members has the inputs, to work with and to hand to the others.
@@ -346,7 +346,7 @@ func (p planner) provided(members []string) bool {
 
 // order puts members in ring order: those of the last lease as they were, then the home node, then the rest by id.
 func (p planner) order(ids []string) []string {
-	before := append(slices.Clone(p.run.Lease.GetMembers()), p.run.Spec.HomeNode)
+	before := append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode())
 	var ring []string
 	for _, id := range slices.Concat(before, ids) {
 		if slices.Contains(ids, id) && !slices.Contains(ring, id) {

@@ -48,7 +48,7 @@ func (m *Machine) Apply(c *proto.Command) (Result, error) {
 	case *proto.Command_PutNode:
 		return m.putNode(do.PutNode.GetNode(), now)
 	case *proto.Command_RemoveNode:
-		return m.removeNode(do.RemoveNode.GetId())
+		return m.removeNode(do.RemoveNode, now)
 	case *proto.Command_PutToken:
 		return m.putToken(do.PutToken.GetToken(), now)
 	case *proto.Command_UseToken:
@@ -133,18 +133,6 @@ func (m *Machine) freeName(n *proto.Node) string {
 func Named(name, want string) bool {
 	rest, ok := strings.CutPrefix(name, want)
 	return ok && (rest == "" || len(rest) > 1 && rest[0] == '-' && strings.Trim(rest[1:], "0123456789") == "")
-}
-
-func (m *Machine) removeNode(id string) (Result, error) {
-	n := m.nodes[id]
-	if n == nil {
-		return Result{}, refuse(Unknown, "remove", "node "+id, "it is not in the cluster")
-	}
-	delete(m.nodes, id)
-	m.removed[id] = id
-	// Whoever took the node over may have made itself a way back in.
-	maps.DeleteFunc(m.tokens, func(_ string, t *proto.Token) bool { return t.MadeBy == id })
-	return Result{Node: n}, nil
 }
 
 // Removed reports whether the node was removed: its certificate is still good, but nobody talks to it any more.

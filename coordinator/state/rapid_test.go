@@ -20,7 +20,7 @@ func anyCommand(t *rapid.T) *proto.Command {
 	case 0:
 		c.Do = putNode(node.Draw(t, "node"), "host").Do
 	case 1:
-		c.Do = &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: node.Draw(t, "node")}}
+		c.Do = &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: node.Draw(t, "node"), Heir: node.Draw(t, "heir")}}
 	case 2:
 		c.Do = putToken("t", uint32(small.Draw(t, "uses")), 1<<39).Do
 	case 3:

@@ -192,7 +192,9 @@ func (in *intake) finished() {
 		return
 	}
 	r.AdapterSha256 = p.AdapterSha256
-	if p.Node == r.Spec.HomeNode {
+	// A member that became home while it was finishing has written to another place: it will finish once more.
+	moved := r.Home != "" && r.Trouble.GetGeneration() == p.Generation
+	if p.Node == r.HomeNode() && !moved {
 		move(r, proto.Phase_DONE, "all steps done", in.now)
 	}
 }

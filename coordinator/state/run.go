@@ -50,7 +50,7 @@ func mutable(r *proto.Run) *proto.Run {
 	return &proto.Run{
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
-		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble,
+		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Home: r.Home,
 	}
 }
 
@@ -76,7 +76,7 @@ func (m *Machine) submitRun(s *proto.Spec, now int64) (Result, error) {
 	case !safeNames(s):
 		return Result{}, refuse(Invalid, "submit", "run", "its id or an input's name is not one that may become a file's: no .., no leading slash")
 	case m.runs[s.Run] != nil:
-		return Result{Run: m.runs[s.Run], Existed: true}, nil
+		return m.resubmit(m.runs[s.Run], s.HomeNode), nil
 	case m.nodes[s.HomeNode] == nil:
 		return Result{}, refuse(Unknown, "submit", "run "+s.Run, "its home node %q is not in the cluster", s.HomeNode)
 	}
@@ -92,6 +92,16 @@ func safeNames(s *proto.Spec) bool {
 	return !slices.ContainsFunc(s.Files, func(f *proto.File) bool {
 		return !fs.ValidPath(f.GetName()) || strings.ContainsAny(f.GetName(), `\:`) || f.GetName() == "."
 	})
+}
+
+// resubmit finds the run that a job already is. One whose home is gone has found a new one with that.
+func (m *Machine) resubmit(r *proto.Run, home string) Result {
+	if m.nodes[r.HomeNode()] == nil && m.nodes[home] != nil || r.Lease == nil && r.Phase == proto.Phase_FAILED {
+		r = mutable(r)
+		r.Home = home
+		m.put(r)
+	}
+	return Result{Run: r, Existed: true}
 }
 
 // stopRun asks the members to stop at a step they agree on. Without members there is nothing to wait for.

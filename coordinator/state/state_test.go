@@ -279,16 +279,6 @@ func TestRemovedNodeStaysOut(t *testing.T) {
 	b.refused(Illegal, useToken("t", 1, "b", 1))
 }
 
-func TestAtMostFiveVoters(t *testing.T) {
-	b := newBench(t)
-	b.ok(putToken("t", 9, 5000))
-	for i := byte(0); i < 7; i++ {
-		if n := b.ok(useToken("t", 1, fmt.Sprint("n", i), i)).Node; n.Voter != (i < 5) {
-			t.Errorf("joiner %d: voter %v", i, n.Voter)
-		}
-	}
-}
-
 func TestNamesAreUniqueAndStay(t *testing.T) {
 	b := newBench(t)
 	for id, want := range map[string]string{"a": "host", "b": "host-2"} {

@@ -9,8 +9,6 @@ import (
 	"lorad/proto"
 )
 
-const maxVoters = 5
-
 // A dead token is kept for a day, so that whoever tries it is told why it does not work.
 const tokenGraveMs = 24 * 3600 * 1000
 
@@ -66,6 +64,9 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if u.GetNode().GetWitness() && RoleOf(t) == Worker {
+		return Result{}, refuse(WrongRole, "use", "token "+t.Id, "it is for nodes that do not vote, and a witness does nothing else: make another one with `lorad token create --role witness`")
+	}
 	want, again := u.GetNode(), usedBy(t, u.KeySha256)
 	if old := m.nodes[want.GetId()]; old != nil && !again {
 		return Result{}, refuse(Illegal, "use", "token "+t.Id, "node id %s is somebody else's: join with an empty state directory", old.Id)
@@ -73,11 +74,8 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	if want != nil {
 		role := RoleOf(t)
 		want = &proto.Node{
-			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: role != Worker && m.roomForVoter(want.Id), Witness: role == Witness,
+			Id: want.Id, Name: want.Name, Addr: want.Addr, Voter: role != Worker, Witness: role == Witness || want.Witness,
 			Cores: want.Cores, MemoryBytes: want.MemoryBytes, Engine: want.Engine, Version: want.Version,
-		}
-		if want.Witness && !want.Voter {
-			return Result{}, refuse(Illegal, "use", "token "+t.Id, "a witness only votes, and %d nodes vote already: remove one first", maxVoters)
 		}
 	}
 	n, err := m.admit(want, now)
@@ -89,18 +87,6 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	}
 	m.nodes[n.Id] = n
 	return Result{Node: n}, nil
-}
-
-// roomForVoter reports whether the node may vote. More voters make every commit wait for more disks and survive
-// nothing that matters here: five survive any two.
-func (m *Machine) roomForVoter(id string) bool {
-	voters := 0
-	for _, n := range m.nodes {
-		if n.Voter && n.Id != id {
-			voters++
-		}
-	}
-	return voters < maxVoters
 }
 
 func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {

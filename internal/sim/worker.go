@@ -48,7 +48,7 @@ type op struct {
 }
 
 func newWorker(n *node, r *proto.Run) *worker {
-	k := &worker{n: n, id: r.Spec.Run, life: n.w.user(r.Spec.Run).life, home: r.Spec.HomeNode == n.id, latest: r, began: n.w.now}
+	k := &worker{n: n, id: r.Spec.Run, life: n.w.user(r.Spec.Run).life, home: r.HomeNode() == n.id, latest: r, began: n.w.now}
 	k.reports.k = k
 	n.w.note(n.id, "%s: prepares for generation %d", k.id, r.Lease.Generation)
 	n.after(n.w.rng.span(20*ms, 400*ms), k.prepare)
