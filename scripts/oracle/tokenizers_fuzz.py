@@ -6,7 +6,11 @@ Everything is made here, deterministically: the training text, the tokenizers, t
 NAME.json.gz = {"tokenizer": <tokenizer.json as text>, "ids", "prefix", "suffix", "text", "plain", "random"}: for every string of
 strings.json.gz the ids without special tokens; what special tokens add around them; the decoding of all that with and without
 special tokens; and decodings of random ids, which no text gives.
+
+many.json.gz covers ten thousand more strings per family without holding them: both sides draw them from the same parts with the same
+generator, and compare 32-bit FNV-1a hashes of the ids and the decoded text, one per four strings.
 """
+import base64
 import gzip
 import io
 import json
@@ -153,6 +157,59 @@ def deepseek():
     return bytelevel(split, 600, ["<|end|>"])
 
 
+def smollm2():
+    tok = bytelevel(pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]), 900,
+                    ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>"])
+    tok.post_processor = processors.ByteLevel(trim_offsets=True)
+    return tok
+
+
+def qwen3():
+    tok = qwen2()
+    tok.add_tokens([AddedToken(s, normalized=False) for s in ("<think>", "</think>", "<tool_response>")])
+    return tok
+
+
+def mistral():
+    """Since v0.3: no normalizer, one prefix space, nothing split."""
+    tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=True)  # for training only
+    train(tok, 1000, (SPM,))
+    tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    tok = without_byte_specials(tok)
+    tok.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in ("[INST]", "[/INST]", "[TOOL_CALLS]")])
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return with_bos(tok)
+
+
+def phi3():
+    """Llama 2's with added tokens that take the space after them."""
+    tok = llama2()
+    tok.add_special_tokens([AddedToken(s, special=True, normalized=False, rstrip=True) for s in ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>")])
+    return tok
+
+
+def gemma():
+    tok = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tok.normalizer = normalizers.Replace(" ", "▁")
+    tok.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # for training only
+    train(tok, 1100, (["<pad>", "<eos>", "<bos>", "<unk>"] + SPM[3:],))
+    tok.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    data = json.loads(tok.to_str())
+    data["added_tokens"] = data["added_tokens"][:4]
+    tok = Tokenizer.from_str(json.dumps(data))
+    tok.add_tokens([AddedToken(s, normalized=False) for s in ("\n\n", "\n\n\n", "▁▁", "▁▁▁", "<start_of_turn>", "<end_of_turn>", "<table>")])
+    tok.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tok.post_processor = processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)])
+    return tok
+
+
+PARTS = ["the", "baing", " kation", "при", "вет", "日本", "語", "안녕", " ", "  ", "   ", "\n", "\r\n", "\n\n", "\t", "'s", "'LL", "'", "’s", "1", "23", "4567", ".", ",", "!?", "(", ")", "{}",
+         "==", "->", "é", "e\u0301", "ß", "İ", "ſ", "👍", "👍🏽", "👩‍👧", "\u00a0", "\u3000", "\u200d", "Ω", "ﬁ", "x", "X", "#", "@", "~", "_", "-", "/", "\\", "\"", "<s>", "</s>", "<unk>",
+         "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<mask>", "word", " <r>", "<l>", "<x>", "New York", "ÅB", "▁", "A", "Zz", "नम", "ال", "½", "٣", "\U0001d54f", "\ue000", "<0x0A>", "\x00", "..."]
+PLANES = [(0x20, 0x7e), (0xa0, 0x24f), (0x300, 0x36f), (0x370, 0x52f), (0x590, 0x6ff), (0x900, 0x97f), (0x2000, 0x206f), (0x2100, 0x214f), (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xac00, 0xad00), (0x1f300, 0x1f64f)]
+
+
 def corpus():
     """About 2,000 strings. Some are chosen, most are drawn from parts that tokenizers are known to trip over."""
     chosen = [
@@ -164,12 +221,8 @@ def corpus():
         "new york New York NEW YORK nEw YoRkx", "<x> a  <x><x> b", "ÅB A\u030aB ÅBÅB", "▁ ▁▁a▁b", "▁", "a▁ b", "<0x41><0x0A>", "ﬁ ﬂ ﬀ ① ㎏ Ａ", "İI ıi ẞß ΣΑΣ", "... .... . ..", "x# @y ~z~~ ##",
         "\x00\x01\x1f\x7f\x80\x9f", "\ud7ff\ue000\uffff\U0010ffff", "x\u0301\u0302\u0303", "\u1100\u1161\u11a8", "Ⅷ ⅷ ǅ ﷺ", "\u180e\u1680\u205f", "A\u0300 \u0300A", "🤖" * 50, "qu" * 50 + "é" * 50,
     ]
-    parts = ["the", "baing", " kation", "при", "вет", "日本", "語", "안녕", " ", "  ", "   ", "\n", "\r\n", "\n\n", "\t", "'s", "'LL", "'", "’s", "1", "23", "4567", ".", ",", "!?", "(", ")", "{}",
-             "==", "->", "é", "e\u0301", "ß", "İ", "ſ", "👍", "👍🏽", "👩‍👧", "\u00a0", "\u3000", "\u200d", "Ω", "ﬁ", "x", "X", "#", "@", "~", "_", "-", "/", "\\", "\"", "<s>", "</s>", "<unk>",
-             "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<mask>", "word", " <r>", "<l>", "<x>", "New York", "ÅB", "▁", "A", "Zz", "नम", "ال", "½", "٣", "\U0001d54f", "\ue000", "<0x0A>", "\x00", "..."]
-    drawn = ["".join(rng.choice(parts) for _ in range(rng.randint(1, 14))) for _ in range(1300)]
-    planes = [(0x20, 0x7e), (0xa0, 0x24f), (0x300, 0x36f), (0x370, 0x52f), (0x590, 0x6ff), (0x900, 0x97f), (0x2000, 0x206f), (0x2100, 0x214f), (0x3000, 0x30ff), (0x4e00, 0x4fff), (0xac00, 0xad00), (0x1f300, 0x1f64f)]
-    noise = ["".join(chr(rng.randint(*rng.choice(planes))) for _ in range(rng.randint(1, 24))) for _ in range(500)]
+    drawn = ["".join(rng.choice(PARTS) for _ in range(rng.randint(1, 14))) for _ in range(1300)]
+    noise = ["".join(chr(rng.randint(*rng.choice(PLANES))) for _ in range(rng.randint(1, 24))) for _ in range(500)]
     lines = [rng.choice(TEXT)[: rng.randint(5, 80)] for _ in range(150)]
     return chosen + drawn + noise + lines
 
@@ -198,13 +251,62 @@ def record(name, tok, strings):
                 "random": [[i, tok.decode(i, skip_special_tokens=False)] for i in draws]})
 
 
+MORE = ["<think>", "</think>", "[INST]", "[/INST]", "<|end|>", "<|user|> ", "<|im_start|>", "<start_of_turn>", "<bos>", "    ", "\n    ", "return", "0x1F", "http://a.b/c?d=1", "😀😀", "ÅB"]
+COUNT, PER_HASH = 10240, 4
+
+
+class Draw:
+    """A linear congruential generator (Knuth's MMIX), the same in the Go test."""
+
+    def __init__(self):
+        self.state = 20261123
+
+    def below(self, n):
+        self.state = (self.state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self.state >> 33) % n
+
+    def string(self):
+        return "".join(self.part() for _ in range(1 + self.below(16)))
+
+    def part(self):
+        if self.below(5) == 0:
+            first, last = PLANES[self.below(len(PLANES))]
+            return chr(first + self.below(last - first + 1))
+        return (PARTS + MORE)[self.below(len(PARTS) + len(MORE))]
+
+
+def fnv(h, data):
+    for b in data:
+        h = ((h ^ b) * 16777619) % 2**32
+    return h
+
+
+def many(makers):
+    draw, hashes = Draw(), {}
+    strings = [draw.string() for _ in range(COUNT)]
+    for name, tok in makers.items():
+        out = []
+        for i in range(0, COUNT, PER_HASH):
+            h = 2166136261
+            for s in strings[i:i + PER_HASH]:
+                ids = tok.encode(s, add_special_tokens=True).ids
+                h = fnv(h, b"".join(t.to_bytes(4, "little") for t in ids))
+                h = fnv(h, tok.decode(ids, skip_special_tokens=False).encode())
+            out.append(h.to_bytes(4, "little"))
+        hashes[name] = base64.b64encode(b"".join(out)).decode()
+    dump("many", {"parts": PARTS + MORE, "planes": PLANES, "count": COUNT, "per_hash": PER_HASH, "hashes": hashes})
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     strings = corpus()
     print(len(strings), "strings")
     dump("strings", strings)
-    for make in (gpt2, gpt2_prefix, llama3, qwen2, llama2, metaspace, metaspace_always, deepseek):
-        record(make.__name__, make(), strings)
+    makers = (gpt2, gpt2_prefix, llama3, qwen2, llama2, metaspace, metaspace_always, deepseek, smollm2, qwen3, mistral, phi3, gemma)
+    toks = {make.__name__: make() for make in makers}
+    for name, tok in toks.items():
+        record(name, tok, strings)
+    many(toks)
 
 
 main()
