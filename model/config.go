@@ -1,8 +1,9 @@
 package model
 
-// Config is the shape of a Llama-architecture model, whatever version of transformers wrote its config.json.
+// Config is the shape of a model of the Llama family, whatever version of transformers wrote its config.json. What one kind of model has and
+// another has not is a field here, never a question of its name: families (family.go) says which model_type sets which.
 type Config struct {
-	Architecture     string // "LlamaForCausalLM"
+	Architecture     string // "LlamaForCausalLM", "Qwen2ForCausalLM", ...
 	VocabSize        int
 	HiddenSize       int
 	IntermediateSize int
@@ -14,10 +15,20 @@ type Config struct {
 	RopeTheta        float64
 	RopeScaling      RopeScaling
 	MaxPosition      int
-	TieEmbeddings    bool // the output head is the input embedding; there is no lm_head.weight
-	AttentionBias    bool // q, k, v and o carry a bias
-	MLPBias          bool // gate, up and down carry a bias
-	BOS              int  // -1: none
+	TieEmbeddings    bool    // the output head is the input embedding; there is no lm_head.weight
+	QKVBias, OutBias bool    // q, k and v carry a bias; o does
+	MLPBias          bool    // gate, up and down carry a bias
+	Fused            bool    // q, k, v are one linear layer qkv_proj, and gate, up one gate_up_proj
+	QKNorm           bool    // RMSNorm over each head of q and k, before rotation
+	PostNorms        bool    // attention's and the MLP's output is normalised before it is added to the residual
+	NormPlusOne      bool    // RMSNorm multiplies by 1 + weight
+	GELU             bool    // the gate's activation is GELU in its tanh form instead of SiLU
+	EmbedScale       float64 // multiplies the embeddings; 0: nothing does
+	ScoreScale       float64 // multiplies attention's scores; 0: 1/sqrt(HeadDim)
+	Window           int     // a query of a sliding layer sees Window positions, its own included; 0: no layer slides
+	Sliding          []bool  // by layer; nil: none
+	SlidingRopeTheta float64 // of sliding layers, which then have no RopeScaling; 0: as the others
+	BOS              int     // -1: none
 	EOS              []int
 	Pad              int    // -1: none
 	DType            string // dtype the weights were saved in ("bfloat16", "float32", "" = not said)

@@ -97,7 +97,7 @@ func TestConfigs(t *testing.T) {
 	sharded := base
 	sharded.TieEmbeddings, sharded.DType = true, "float32"
 	v4 := base
-	v4.AttentionBias, v4.RopeTheta, v4.EOS, v4.Pad, v4.DType = true, 5e5, []int{2, 3}, 4, "float16"
+	v4.QKVBias, v4.OutBias, v4.RopeTheta, v4.EOS, v4.Pad, v4.DType = true, true, 5e5, []int{2, 3}, 4, "float16"
 	v4.RopeScaling = model.RopeScaling{Type: "linear", Factor: 2}
 	v5 := v4
 	v5.HeadDim, v5.MLPBias = 6, true
@@ -130,9 +130,13 @@ func TestDefaults(t *testing.T) {
 
 func TestConfigsThatAreNotLlamaAreRefusedByName(t *testing.T) {
 	for keys, want := range map[string]string{
-		`"model_type": "qwen2"`:                                 "qwen2",
-		`"model_type": "mistral", "sliding_window": 4096`:       "sliding_window",
-		`"architectures": ["LlamaForSequenceClassification"]`:   "LlamaForSequenceClassification",
+		`"model_type": "gemma2"`:                                                                                 "supported: llama, mistral, qwen2, qwen3, phi3, gemma3_text",
+		`"model_type": "mistral", "sliding_window": -1`:                                                          "sliding_window",
+		`"model_type": "qwen3", "layer_types": ["full_attention"]`:                                               "layer_types",
+		`"model_type": "qwen3", "layer_types": ["full_attention", "linear_attention"]`:                           "linear_attention",
+		`"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 30.0`: "softcapping",
+		`"model_type": "phi3", "rope_scaling": {"type": "longrope"}`:                                             "longrope",
+		`"architectures": ["LlamaForSequenceClassification"]`:                                                    "LlamaForSequenceClassification",
 		`"hidden_act": "gelu"`:                                  "gelu",
 		`"rope_scaling": {"type": "dynamic", "factor": 2.0}`:    "dynamic",
 		`"rope_parameters": {"rope_type": "yarn", "factor": 2}`: "yarn",

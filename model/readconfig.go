@@ -9,8 +9,7 @@ import (
 	"math"
 )
 
-// supported names what ReadConfig accepts, for its errors.
-const supported = "supported: llama, and mistral without sliding window"
+const maxLayers = 4096
 
 // jsonConfig is config.json as transformers v4 and v5 write it. Pointers tell an absent key from a zero.
 type jsonConfig struct {
@@ -24,23 +23,37 @@ type jsonConfig struct {
 	NumKVHeads          *int            `json:"num_key_value_heads"`
 	HeadDim             *int            `json:"head_dim"`
 	HiddenAct           *string         `json:"hidden_act"`
+	HiddenActivation    *string         `json:"hidden_activation"` // Gemma's word for it
 	RMSNormEps          *float64        `json:"rms_norm_eps"`
 	MaxPosition         *int            `json:"max_position_embeddings"`
 	RopeTheta           *float64        `json:"rope_theta"`
 	RopeScaling         json.RawMessage `json:"rope_scaling"`
 	RopeParameters      json.RawMessage `json:"rope_parameters"`
 	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
-	TieEmbeddings       bool            `json:"tie_word_embeddings"`
+	RopeLocalBaseFreq   *float64        `json:"rope_local_base_freq"`
+	TieEmbeddings       *bool           `json:"tie_word_embeddings"`
 	AttentionBias       bool            `json:"attention_bias"`
 	AttentionDropout    float64         `json:"attention_dropout"`
 	MLPBias             bool            `json:"mlp_bias"`
-	SlidingWindow       *int            `json:"sliding_window"`
-	BOS                 json.RawMessage `json:"bos_token_id"`
-	EOS                 json.RawMessage `json:"eos_token_id"`
-	Pad                 json.RawMessage `json:"pad_token_id"`
-	TorchDType          string          `json:"torch_dtype"`
-	DType               string          `json:"dtype"`
-	Quantization        json.RawMessage `json:"quantization_config"`
+	SlidingWindow       json.RawMessage `json:"sliding_window"`
+	UseSlidingWindow    bool            `json:"use_sliding_window"`
+	MaxWindowLayers     *int            `json:"max_window_layers"`
+	LayerTypes          []string        `json:"layer_types"`
+
+	SlidingWindowPattern *int     `json:"sliding_window_pattern"`
+	QueryPreAttnScalar   *float64 `json:"query_pre_attn_scalar"`
+	AttnSoftcap          *float64 `json:"attn_logit_softcapping"`
+	FinalSoftcap         *float64 `json:"final_logit_softcapping"`
+	Bidirectional        *bool    `json:"use_bidirectional_attention"`
+	EmbedDropout         float64  `json:"embd_pdrop"`
+	ResidDropout         float64  `json:"resid_pdrop"`
+
+	BOS          json.RawMessage `json:"bos_token_id"`
+	EOS          json.RawMessage `json:"eos_token_id"`
+	Pad          json.RawMessage `json:"pad_token_id"`
+	TorchDType   string          `json:"torch_dtype"`
+	DType        string          `json:"dtype"`
+	Quantization json.RawMessage `json:"quantization_config"`
 }
 
 type jsonRope struct {
@@ -54,14 +67,11 @@ type jsonRope struct {
 	PartialRotaryFactor *float64 `json:"partial_rotary_factor"`
 }
 
-// ReadConfig parses a config.json. Defaults for absent keys are those of transformers' LlamaConfig.
-// What is not exactly Llama-shaped is refused by name.
+// ReadConfig parses a config.json. An absent key has the default of the family's configuration class in transformers. What is not exactly
+// of a supported family is refused by name.
 func ReadConfig(data []byte) (Config, error) {
 	var j jsonConfig
 	if err := json.Unmarshal(data, &j); err != nil {
-		return Config{}, fmt.Errorf("read config.json: %w", err)
-	}
-	if err := j.checkSupported(); err != nil {
 		return Config{}, fmt.Errorf("read config.json: %w", err)
 	}
 	c, err := j.config()
@@ -74,21 +84,24 @@ func ReadConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-func (j *jsonConfig) checkSupported() error {
-	arch := map[string]string{"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}[j.ModelType]
+func (j *jsonConfig) checkSupported(f family) error {
+	act := "silu"
+	if f.gemma {
+		act = "gelu_pytorch_tanh"
+	}
 	switch {
-	case arch == "":
-		return fmt.Errorf("model_type %q is not supported; %s", j.ModelType, supported)
-	case len(j.Architectures) > 0 && j.Architectures[0] != arch:
-		return fmt.Errorf("architectures %q is not supported; %s", j.Architectures, supported)
-	case j.ModelType == "mistral" && j.SlidingWindow != nil:
-		return fmt.Errorf("sliding_window %d is not supported; %s", *j.SlidingWindow, supported)
-	case j.HiddenAct != nil && *j.HiddenAct != "silu":
-		return fmt.Errorf("hidden_act %q is not supported; supported: silu", *j.HiddenAct)
-	case j.AttentionDropout != 0:
-		return fmt.Errorf("attention_dropout %v is not supported; supported: 0", j.AttentionDropout)
+	case len(j.Architectures) > 0 && j.Architectures[0] != f.architecture:
+		return fmt.Errorf("architectures %q is not supported for model_type %s; supported: %s", j.Architectures, f.name, f.architecture)
+	case or(j.HiddenActivation, or(j.HiddenAct, act)) != act:
+		return fmt.Errorf("hidden_act %q is not supported for model_type %s; supported: %s", or(j.HiddenActivation, or(j.HiddenAct, act)), f.name, act)
+	case j.AttentionDropout != 0 || j.EmbedDropout != 0 || j.ResidDropout != 0:
+		return fmt.Errorf("attention_dropout %v, embd_pdrop %v, resid_pdrop %v are not supported; supported: 0", j.AttentionDropout, j.EmbedDropout, j.ResidDropout)
 	case j.PartialRotaryFactor != nil && *j.PartialRotaryFactor != 1:
 		return fmt.Errorf("partial_rotary_factor %v is not supported; supported: 1", *j.PartialRotaryFactor)
+	case j.AttnSoftcap != nil || j.FinalSoftcap != nil:
+		return errors.New("attn_logit_softcapping and final_logit_softcapping are not supported; supported: null")
+	case or(j.Bidirectional, false):
+		return errors.New("use_bidirectional_attention is not supported; supported: false")
 	case !isNull(j.Quantization):
 		return errors.New("quantization_config: quantised weights are not supported; use the model's f32, f16 or bf16 folder")
 	}
@@ -96,30 +109,43 @@ func (j *jsonConfig) checkSupported() error {
 }
 
 func (j *jsonConfig) config() (Config, error) {
+	f, err := familyOf(j.ModelType)
+	if err != nil {
+		return Config{}, err
+	}
+	if err := j.checkSupported(f); err != nil {
+		return Config{}, err
+	}
 	c := Config{
-		Architecture: "LlamaForCausalLM",
+		Architecture: f.architecture,
 		VocabSize:    j.VocabSize, HiddenSize: j.HiddenSize, IntermediateSize: j.IntermediateSize,
 		NumLayers: j.NumLayers, NumHeads: j.NumHeads, NumKVHeads: or(j.NumKVHeads, j.NumHeads),
-		RMSNormEps: or(j.RMSNormEps, 1e-6), MaxPosition: or(j.MaxPosition, 2048),
-		TieEmbeddings: j.TieEmbeddings, AttentionBias: j.AttentionBias, MLPBias: j.MLPBias,
+		RMSNormEps: or(j.RMSNormEps, f.eps), MaxPosition: or(j.MaxPosition, f.maxPosition),
+		TieEmbeddings: or(j.TieEmbeddings, f.tied), MLPBias: j.MLPBias,
 		DType: cmp.Or(j.DType, j.TorchDType),
 	}
-	if j.HeadDim != nil {
+	switch {
+	case j.HeadDim != nil:
 		c.HeadDim = *j.HeadDim
-	} else if c.NumHeads > 0 {
+	case f.headDim > 0:
+		c.HeadDim = f.headDim
+	case c.NumHeads > 0:
 		if c.HiddenSize%c.NumHeads != 0 {
 			return c, fmt.Errorf("hidden_size %d is not a multiple of num_attention_heads %d and head_dim is not given", c.HiddenSize, c.NumHeads)
 		}
 		c.HeadDim = c.HiddenSize / c.NumHeads
 	}
-	if err := j.specialIDs(&c); err != nil {
+	if err := j.specialIDs(&c, f); err != nil {
 		return c, err
 	}
-	return c, j.rope(&c)
+	if err := f.build(j, &c); err != nil {
+		return c, err
+	}
+	return c, j.rope(&c, f)
 }
 
-// specialIDs reads the ids, where an absent key has LlamaConfig's default and null means none.
-func (j *jsonConfig) specialIDs(c *Config) (err error) {
+// specialIDs reads the ids, where an absent key has the family's default and null means none.
+func (j *jsonConfig) specialIDs(c *Config, f family) (err error) {
 	one := func(raw json.RawMessage, name string, absent int) int {
 		ids, e := parseIDs(raw, name)
 		if e != nil {
@@ -133,12 +159,14 @@ func (j *jsonConfig) specialIDs(c *Config) (err error) {
 		}
 		return ids[0]
 	}
-	c.BOS, c.Pad = one(j.BOS, "bos_token_id", 1), one(j.Pad, "pad_token_id", -1)
+	c.BOS, c.Pad = one(j.BOS, "bos_token_id", f.bos), one(j.Pad, "pad_token_id", f.pad)
 	if err != nil {
 		return err
 	}
 	if j.EOS == nil {
-		c.EOS = []int{2}
+		if f.eos >= 0 {
+			c.EOS = []int{f.eos}
+		}
 		return nil
 	}
 	c.EOS, err = parseIDs(j.EOS, "eos_token_id")
@@ -166,38 +194,78 @@ func parseIDs(raw json.RawMessage, name string) ([]int, error) {
 	return kept, nil
 }
 
-// rope reads v4's rope_theta and rope_scaling, or v5's rope_parameters, which holds both.
-func (j *jsonConfig) rope(c *Config) error {
+// rope reads v4's rope_theta and rope_scaling, or v5's rope_parameters, which holds both, and for Gemma 3 one of them per kind of layer.
+func (j *jsonConfig) rope(c *Config, f family) error {
 	key, raw := "rope_scaling", j.RopeScaling
 	if !isNull(j.RopeParameters) {
 		key, raw = "rope_parameters", j.RopeParameters
 	}
-	c.RopeTheta = or(j.RopeTheta, 10000)
+	c.RopeTheta = or(j.RopeTheta, f.theta)
+	if f.gemma {
+		c.SlidingRopeTheta = or(j.RopeLocalBaseFreq, 10000)
+		var kinds struct{ Full, Sliding json.RawMessage }
+		if err := unmarshalKinds(raw, &kinds.Full, &kinds.Sliding); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if kinds.Full != nil {
+			var err error
+			if c.SlidingRopeTheta, _, err = readRope(kinds.Sliding, c.SlidingRopeTheta); err != nil {
+				return fmt.Errorf("%s: sliding_attention: %w", key, err)
+			}
+			raw = kinds.Full
+		}
+	}
+	var err error
+	if c.RopeTheta, c.RopeScaling, err = readRope(raw, c.RopeTheta); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+func unmarshalKinds(raw json.RawMessage, full, sliding *json.RawMessage) error {
 	if isNull(raw) {
 		return nil
 	}
+	var kinds map[string]json.RawMessage
+	err := json.Unmarshal(raw, &kinds)
+	*full, *sliding = kinds["full_attention"], kinds["sliding_attention"]
+	return err
+}
+
+func readRope(raw json.RawMessage, theta float64) (float64, RopeScaling, error) {
 	var r jsonRope
+	if isNull(raw) {
+		return theta, RopeScaling{}, nil
+	}
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+		return theta, RopeScaling{}, err
 	}
 	if r.PartialRotaryFactor != nil && *r.PartialRotaryFactor != 1 {
-		return fmt.Errorf("%s: partial_rotary_factor %v is not supported; supported: 1", key, *r.PartialRotaryFactor)
+		return theta, RopeScaling{}, fmt.Errorf("partial_rotary_factor %v is not supported; supported: 1", *r.PartialRotaryFactor)
 	}
-	c.RopeTheta = or(r.Theta, c.RopeTheta)
+	theta = or(r.Theta, theta)
 	kind := cmp.Or(r.RopeType, r.Type)
 	if kind == "" && r.Factor == 0 {
 		kind = "default"
 	}
 	switch kind {
 	case "default":
+		return theta, RopeScaling{}, nil
 	case "linear":
-		c.RopeScaling = RopeScaling{Type: kind, Factor: r.Factor}
+		return theta, RopeScaling{Type: kind, Factor: r.Factor}, nil
 	case "llama3":
-		c.RopeScaling = RopeScaling{kind, r.Factor, r.LowFreqFactor, r.HighFreqFactor, r.OriginalMaxPosition}
-	default:
-		return fmt.Errorf("%s: rope type %q is not supported; supported: default, linear, llama3", key, kind)
+		return theta, RopeScaling{kind, r.Factor, r.LowFreqFactor, r.HighFreqFactor, r.OriginalMaxPosition}, nil
 	}
-	return nil
+	return theta, RopeScaling{}, fmt.Errorf("rope type %q is not supported; supported: default, linear, llama3", kind)
+}
+
+// nullableInt reads a number, or null as 0.
+func nullableInt(raw json.RawMessage) (n int, err error) {
+	if isNull(raw) {
+		return 0, nil
+	}
+	err = json.Unmarshal(raw, &n)
+	return n, err
 }
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || bytes.Equal(raw, []byte("null")) }
@@ -224,7 +292,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("%s: %d is missing or not in 1..%d", d.name, d.value, limit)
 		}
 	}
-	if c.NumLayers > 4096 || c.NumHeads > limit/c.HeadDim {
+	if c.NumLayers > maxLayers || c.NumHeads > limit/c.HeadDim {
 		return fmt.Errorf("num_hidden_layers %d, num_attention_heads %d of head_dim %d: too large", c.NumLayers, c.NumHeads, c.HeadDim)
 	}
 	if c.NumHeads%c.NumKVHeads != 0 {
@@ -236,8 +304,14 @@ func (c Config) Validate() error {
 	if !(c.RMSNormEps > 0 && c.RMSNormEps < 1) {
 		return fmt.Errorf("rms_norm_eps: %v is not in (0, 1)", c.RMSNormEps)
 	}
-	if !(c.RopeTheta > 0) || math.IsInf(c.RopeTheta, 0) {
-		return fmt.Errorf("rope_theta: %v is not positive", c.RopeTheta)
+	if !(c.RopeTheta > 0) || math.IsInf(c.RopeTheta, 0) || c.SlidingRopeTheta < 0 || math.IsInf(c.SlidingRopeTheta, 0) {
+		return fmt.Errorf("rope_theta: %v, for sliding layers %v: not positive", c.RopeTheta, c.SlidingRopeTheta)
+	}
+	if c.Window < 0 || c.Window > limit {
+		return fmt.Errorf("sliding_window: %d is not in 1..%d", c.Window, limit)
+	}
+	if !(c.ScoreScale >= 0) || math.IsInf(c.ScoreScale, 0) {
+		return fmt.Errorf("query_pre_attn_scalar: scores would be multiplied by %v", c.ScoreScale)
 	}
 	if err := c.validateIDs(); err != nil {
 		return err
@@ -284,17 +358,34 @@ func (c Config) Tensors() []TensorSpec {
 			specs = append(specs, TensorSpec{name + ".bias", []int{out}})
 		}
 	}
+	norm := func(name string, n int) { specs = append(specs, TensorSpec{name + ".weight", []int{n}}) }
 	q, kv := c.NumHeads*c.HeadDim, c.NumKVHeads*c.HeadDim
 	for i := range c.NumLayers {
 		p := fmt.Sprintf("model.layers.%d.", i)
-		specs = append(specs, TensorSpec{p + "input_layernorm.weight", []int{c.HiddenSize}})
-		linear(p+"self_attn.q_proj", q, c.HiddenSize, c.AttentionBias)
-		linear(p+"self_attn.k_proj", kv, c.HiddenSize, c.AttentionBias)
-		linear(p+"self_attn.v_proj", kv, c.HiddenSize, c.AttentionBias)
-		linear(p+"self_attn.o_proj", c.HiddenSize, q, c.AttentionBias)
-		specs = append(specs, TensorSpec{p + "post_attention_layernorm.weight", []int{c.HiddenSize}})
-		linear(p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
-		linear(p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		norm(p+"input_layernorm", c.HiddenSize)
+		if c.Fused {
+			linear(p+"self_attn.qkv_proj", q+2*kv, c.HiddenSize, c.QKVBias)
+		} else {
+			linear(p+"self_attn.q_proj", q, c.HiddenSize, c.QKVBias)
+			linear(p+"self_attn.k_proj", kv, c.HiddenSize, c.QKVBias)
+			linear(p+"self_attn.v_proj", kv, c.HiddenSize, c.QKVBias)
+		}
+		if c.QKNorm {
+			norm(p+"self_attn.q_norm", c.HeadDim)
+			norm(p+"self_attn.k_norm", c.HeadDim)
+		}
+		linear(p+"self_attn.o_proj", c.HiddenSize, q, c.OutBias)
+		norm(p+"post_attention_layernorm", c.HiddenSize)
+		if c.PostNorms {
+			norm(p+"pre_feedforward_layernorm", c.HiddenSize)
+			norm(p+"post_feedforward_layernorm", c.HiddenSize)
+		}
+		if c.Fused {
+			linear(p+"mlp.gate_up_proj", 2*c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		} else {
+			linear(p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+			linear(p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		}
 		linear(p+"mlp.down_proj", c.HiddenSize, c.IntermediateSize, c.MLPBias)
 	}
 	specs = append(specs, TensorSpec{"model.norm.weight", []int{c.HiddenSize}})

@@ -38,7 +38,7 @@ func writeFolder(dir string, c Config, tensors []safetensors.Tensor, src fs.FS) 
 	if tensors[0].DType == safetensors.BF16 {
 		c.DType = "bfloat16"
 	}
-	config, err := c.JSON()
+	config, err := c.configOf(src)
 	if err != nil {
 		return err
 	}
@@ -73,6 +73,30 @@ func (c Config) checkTensors(tensors []safetensors.Tensor) error {
 		return fmt.Errorf("there are %d tensors, the configuration has %d", len(tensors), len(specs))
 	}
 	return nil
+}
+
+// configOf is the config.json of src with the new dtype, all other keys as they are; or c's own JSON, if src has none.
+func (c Config) configOf(src fs.FS) ([]byte, error) {
+	if src == nil {
+		return c.JSON()
+	}
+	data, err := readFile(src, "config.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.JSON()
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, fmt.Errorf("read config.json: %w", err)
+	}
+	key := "torch_dtype"
+	if _, v5 := all["dtype"]; v5 {
+		key = "dtype"
+	}
+	all[key] = fmt.Appendf(nil, "%q", c.DType)
+	return sortedJSON(all)
 }
 
 func copyCompanions(dir string, src fs.FS) error {
@@ -111,8 +135,12 @@ func writeFile(path string, fill func(io.Writer) error) error {
 	return err
 }
 
-// JSON is a config.json that transformers v4 and v5 both read, with keys sorted.
+// JSON is a config.json that transformers v4 and v5 both read, with keys sorted, of a model that is Llama in all but size: the only kind that
+// is made from nothing.
 func (c Config) JSON() ([]byte, error) {
+	if c.Architecture != "LlamaForCausalLM" {
+		return nil, fmt.Errorf("write config.json: %s: not supported; start from a folder that has one", c.Architecture)
+	}
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("write config.json: %w", err)
 	}
@@ -122,18 +150,22 @@ func (c Config) JSON() ([]byte, error) {
 		"num_hidden_layers": c.NumLayers, "num_attention_heads": c.NumHeads, "num_key_value_heads": c.NumKVHeads,
 		"head_dim": c.HeadDim, "rms_norm_eps": pyFloat(c.RMSNormEps), "max_position_embeddings": c.MaxPosition,
 		"rope_theta": pyFloat(c.RopeTheta), "rope_scaling": c.RopeScaling.json(),
-		"tie_word_embeddings": c.TieEmbeddings, "attention_bias": c.AttentionBias, "mlp_bias": c.MLPBias, "attention_dropout": pyFloat(0),
+		"tie_word_embeddings": c.TieEmbeddings, "attention_bias": c.QKVBias, "mlp_bias": c.MLPBias, "attention_dropout": pyFloat(0),
 		"bos_token_id": idJSON(c.BOS), "eos_token_id": idsJSON(c.EOS), "pad_token_id": idJSON(c.Pad),
 		"initializer_range": pyFloat(0.02), "pretraining_tp": 1, "use_cache": true,
 	}
 	if c.DType != "" {
 		all["torch_dtype"] = c.DType
 	}
+	return sortedJSON(all)
+}
+
+func sortedJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	err := enc.Encode(all)
+	err := enc.Encode(v)
 	return b.Bytes(), err
 }
 

@@ -57,6 +57,10 @@ type Ops[T Float] interface {
 	SwiGLU(h, gate, up []T)
 	// SwiGLUBackward writes the gradients by gate and up, given dh. dup may be the same slice as dh.
 	SwiGLUBackward(dgate, dup, dh, gate, up []T)
+	// GeGLU writes h = gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) (gelu_pytorch_tanh).
+	GeGLU(h, gate, up []T)
+	// GeGLUBackward writes the gradients by gate and up, given dh. dup may be the same slice as dh.
+	GeGLUBackward(dgate, dup, dh, gate, up []T)
 	// CrossEntropy writes loss[i] = -log softmax(x[i])[labels[i]] in nats for x[rows,n] without gaps (every label is in 0..n-1; no
 	// label is ignored here), and, if grad, overwrites x with scale * (softmax(x) - onehot(label)).
 	CrossEntropy(rows, n int, x []T, labels []int32, loss []float64, scale T, grad bool)

@@ -204,6 +204,32 @@ func (Ref[T]) SwiGLUBackward(dgate, dup, dh, gate, up []T) {
 	}
 }
 
+// GELU in its tanh form is x*sigmoid(2z) with z = geluSlope*(x + geluCube*x^3), for (1 + tanh z)/2 = sigmoid(2z).
+const (
+	geluSlope = 0.7978845608028654 // sqrt(2/pi)
+	geluCube  = 0.044715
+)
+
+// GeGLU writes gelu(gate) * up.
+func (Ref[T]) GeGLU(h, gate, up []T) {
+	h, up = h[:len(gate)], up[:len(gate)]
+	for i, x := range gate {
+		h[i] = x / (1 + Exp(-2*geluSlope*(x+geluCube*(x*x*x)))) * up[i]
+	}
+}
+
+// GeGLUBackward: d gelu(x) = s + x*s*(1-s)*2z' with s = sigmoid(2z).
+func (Ref[T]) GeGLUBackward(dgate, dup, dh, gate, up []T) {
+	n := len(gate)
+	dgate, dup, dh, up = dgate[:n], dup[:n], dh[:n], up[:n]
+	for i, x := range gate {
+		s := 1 / (1 + Exp(-2*geluSlope*(x+geluCube*(x*x*x))))
+		d, slope := dh[i], 2*geluSlope*(1+3*geluCube*(x*x))
+		dgate[i] = d * up[i] * (s + x*s*(1-s)*slope)
+		dup[i] = d * (x * s)
+	}
+}
+
 // CrossEntropy sums the exponentials in float64, so the loss is as good as the logits.
 func (Ref[T]) CrossEntropy(rows, n int, x []T, labels []int32, loss []float64, scale T, grad bool) {
 	for i := range rows {

@@ -12,24 +12,24 @@ const queryBlock = 32
 
 // attend computes causal attention of a pass, one (sequence, key-value head) at a time. q and the new rows of k are rotated in place.
 // Without a cache, keys are the sequence's own rows; with one, k and v hold all positions of the one sequence.
-func (m *Model[T]) attend(p *pass, a *act[T], k, v []T) {
+func (m *Model[T]) attend(l *layer[T], p *pass, a *act[T], k, v []T) {
 	defer m.profile.enter(m.profile.enter(Attention))
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)
-		h := m.headOf(i%kv, lo, hi, p, a, k, v)
+		h := m.headOf(l, i%kv, lo, hi, p, a, k, v)
 		h.forward(m)
 	})
 }
 
 // attendBackward turns dq, which comes as the gradient of attention's output, into the gradient of q before rotation, in place;
 // dk and dv are overwritten.
-func (m *Model[T]) attendBackward(p *pass, a *act[T], dq, dk, dv []T) {
+func (m *Model[T]) attendBackward(l *layer[T], p *pass, a *act[T], dq, dk, dv []T) {
 	defer m.profile.enter(m.profile.enter(Attention))
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)
-		h := m.headOf(i%kv, lo, hi, p, a, a.k, a.v)
+		h := m.headOf(l, i%kv, lo, hi, p, a, a.k, a.v)
 		h.backward(m, dq[h.qAt:], dk[h.kAt:], dv[h.kAt:])
 	})
 }
@@ -44,12 +44,14 @@ type headGroup[T kernel.Float] struct {
 	q, k, v, o []T // q, o: [n, shared*d] strided; k, v: [past+n, d] strided
 	lse        []T // [shared, n] with stride lseLd
 	lseLd      int
+	window     int // 0: none
+	rope       *rope[T]
 }
 
-func (m *Model[T]) headOf(kvHead, lo, hi int, p *pass, a *act[T], k, v []T) headGroup[T] {
+func (m *Model[T]) headOf(l *layer[T], kvHead, lo, hi int, p *pass, a *act[T], k, v []T) headGroup[T] {
 	c := m.cfg
 	h := headGroup[T]{n: hi - lo, past: p.past, d: c.HeadDim, shared: c.NumHeads / c.NumKVHeads,
-		qld: c.NumHeads * c.HeadDim, kld: c.NumKVHeads * c.HeadDim, lseLd: p.rows}
+		qld: c.NumHeads * c.HeadDim, kld: c.NumKVHeads * c.HeadDim, lseLd: p.rows, window: l.window, rope: l.rope}
 	h.qAt, h.kAt = lo*h.qld+kvHead*h.shared*h.d, lo*h.kld+kvHead*h.d
 	h.q, h.o = a.q[h.qAt:], a.o[h.qAt:]
 	h.k, h.v = k[h.kAt:], v[h.kAt:]
@@ -58,7 +60,7 @@ func (m *Model[T]) headOf(kvHead, lo, hi int, p *pass, a *act[T], k, v []T) head
 }
 
 func (h *headGroup[T]) forward(m *Model[T]) {
-	cos, sin := m.rope.cos[h.past*h.d/2:], m.rope.sin[h.past*h.d/2:]
+	cos, sin := h.rope.cos[h.past*h.d/2:], h.rope.sin[h.past*h.d/2:]
 	m.ops.Rope(h.n, h.d, h.k[h.past*h.kld:], h.kld, cos, sin, false)
 	s := m.free.get(queryBlock * (h.past + h.n))
 	defer m.free.put(s)
@@ -66,10 +68,11 @@ func (h *headGroup[T]) forward(m *Model[T]) {
 		q, o := h.q[j*h.d:], h.o[j*h.d:]
 		m.ops.Rope(h.n, h.d, q, h.qld, cos, sin, false)
 		for i := 0; i < h.n; i += queryBlock {
-			rows, cols := min(queryBlock, h.n-i), h.past+min(i+queryBlock, h.n)
-			m.ops.Gemm1(false, true, rows, cols, h.d, q[i*h.qld:], h.qld, h.k, h.kld, s, cols, false)
-			m.ops.CausalSoftmax(rows, cols, h.past+i, s, cols, m.rope.scale, h.lse[j*h.lseLd+i:])
-			m.ops.Gemm1(false, false, rows, h.d, cols, s, cols, h.v, h.kld, o[i*h.qld:], h.qld, false)
+			from := h.firstSeen(h.past + i)
+			rows, cols := min(queryBlock, h.n-i), h.past+min(i+queryBlock, h.n)-from
+			m.ops.Gemm1(false, true, rows, cols, h.d, q[i*h.qld:], h.qld, h.k[from*h.kld:], h.kld, s, cols, false)
+			h.softmax(m, rows, cols, h.past+i-from, s, h.lse[j*h.lseLd+i:])
+			m.ops.Gemm1(false, false, rows, h.d, cols, s, cols, h.v[from*h.kld:], h.kld, o[i*h.qld:], h.qld, false)
 		}
 	}
 }
@@ -87,18 +90,54 @@ func (h *headGroup[T]) backward(m *Model[T], dq, dk, dv []T) {
 	for j := range h.shared {
 		q, g := h.q[j*h.d:], dq[j*h.d:]
 		for i := 0; i < h.n; i += queryBlock {
-			rows, cols := min(queryBlock, h.n-i), min(i+queryBlock, h.n)
-			qi, gi := q[i*h.qld:], g[i*h.qld:]
-			m.ops.Gemm1(false, true, rows, cols, h.d, qi, h.qld, h.k, h.kld, s, cols, false)
-			m.ops.Gemm1(false, true, rows, cols, h.d, gi, h.qld, h.v, h.kld, dp, cols, false)
-			m.ops.CausalSoftmaxBackward(rows, cols, i, s, dp, cols, m.rope.scale, h.lse[j*h.lseLd+i:])
-			m.ops.Gemm1(true, false, cols, h.d, rows, s, cols, gi, h.qld, dv, h.kld, true)
-			m.ops.Gemm1(false, false, rows, h.d, cols, dp, cols, h.k, h.kld, gi, h.qld, false)
-			m.ops.Gemm1(true, false, cols, h.d, rows, dp, cols, qi, h.qld, dk, h.kld, true)
+			from := h.firstSeen(i)
+			rows, cols := min(queryBlock, h.n-i), min(i+queryBlock, h.n)-from
+			qi, gi, k, v, at := q[i*h.qld:], g[i*h.qld:], h.k[from*h.kld:], h.v[from*h.kld:], from*h.kld
+			m.ops.Gemm1(false, true, rows, cols, h.d, qi, h.qld, k, h.kld, s, cols, false)
+			m.ops.Gemm1(false, true, rows, cols, h.d, gi, h.qld, v, h.kld, dp, cols, false)
+			h.softmaxBackward(m, rows, cols, i-from, s, dp, h.lse[j*h.lseLd+i:])
+			m.ops.Gemm1(true, false, cols, h.d, rows, s, cols, gi, h.qld, dv[at:], h.kld, true)
+			m.ops.Gemm1(false, false, rows, h.d, cols, dp, cols, k, h.kld, gi, h.qld, false)
+			m.ops.Gemm1(true, false, cols, h.d, rows, dp, cols, qi, h.qld, dk[at:], h.kld, true)
 		}
-		m.ops.Rope(h.n, h.d, g, h.qld, m.rope.cos, m.rope.sin, true)
+		m.ops.Rope(h.n, h.d, g, h.qld, h.rope.cos, h.rope.sin, true)
 	}
-	m.ops.Rope(h.n, h.d, dk, h.kld, m.rope.cos, m.rope.sin, true)
+	m.ops.Rope(h.n, h.d, dk, h.kld, h.rope.cos, h.rope.sin, true)
+}
+
+// firstSeen is the first position that the query at position i sees.
+func (h *headGroup[T]) firstSeen(i int) int {
+	if h.window == 0 {
+		return 0
+	}
+	return max(0, i-h.window+1)
+}
+
+// softmax is CausalSoftmax with the window's edge: what a row no longer sees becomes 0 and is never read. Row by row, for the edge
+// moves with the row.
+func (h *headGroup[T]) softmax(m *Model[T], rows, cols, first int, s, lse []T) {
+	if h.window == 0 || first+rows <= h.window {
+		m.ops.CausalSoftmax(rows, cols, first, s, cols, h.rope.scale, lse)
+		return
+	}
+	for r := range rows {
+		row, past := s[r*cols:], max(0, first+r-h.window+1)
+		clear(row[:past])
+		m.ops.CausalSoftmax(1, cols-past, first+r-past, row[past:], cols, h.rope.scale, lse[r:])
+	}
+}
+
+func (h *headGroup[T]) softmaxBackward(m *Model[T], rows, cols, first int, s, dp, lse []T) {
+	if h.window == 0 || first+rows <= h.window {
+		m.ops.CausalSoftmaxBackward(rows, cols, first, s, dp, cols, h.rope.scale, lse)
+		return
+	}
+	for r := range rows {
+		row, grad, past := s[r*cols:], dp[r*cols:], max(0, first+r-h.window+1)
+		clear(row[:past])
+		clear(grad[:past])
+		m.ops.CausalSoftmaxBackward(1, cols-past, first+r-past, row[past:], grad[past:], cols, h.rope.scale, lse[r:])
+	}
 }
 
 // scratch hands score buffers to whatever runs concurrently: as many exist as ran at once. Contents are never read before written.

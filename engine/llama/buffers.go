@@ -29,6 +29,11 @@ type act[T kernel.Float] struct {
 	inv1, inv2, lse     []T // of the norms [rows], of attention [heads, rows]
 	uq, uk, uv, uo      []T // scale * A(dropout(input)) of the adapters
 	ugate, uup, udown   []T
+
+	q0, k0       []T // before the norms of the heads, if there are any
+	qInv, kInv   []T // [rows, heads]
+	oRaw, mlpRaw []T // outputs before their norms, if there are any
+	oInv, mlpInv []T
 }
 
 // buffers is all memory of a step. It grows to the largest batch seen.
@@ -42,6 +47,9 @@ type buffers[T kernel.Float] struct {
 	drop, du                           []T
 	masks                              [][]uint8 // dropout of each adapter, a bit per element of its input
 	partial                            []T       // gradients of a norm's weight, one row per block of rows
+	fused                              []T       // the fused projections' output, or its gradient
+	post                               []T       // an output that is being normalised, or the gradient before its norm
+	dq0, dk0                           []T       // gradients before the norms of the heads
 
 	labelled               []int32 // rows that carry loss
 	targets                []int32
@@ -73,7 +81,7 @@ func (m *Model[T]) newPass(b engine.Batch) (*pass, error) {
 			return nil, fmt.Errorf("llama: batch: row %d: token %d, label %d: the vocabulary has %d; use the model's own tokenizer", i, t, l, m.cfg.VocabSize)
 		}
 	}
-	m.rope.reserve(longest)
+	m.reservePositions(longest)
 	return &pass{rows: n, tokens: b.Tokens, labels: b.Labels, starts: b.Starts}, nil
 }
 
@@ -95,6 +103,7 @@ func (m *Model[T]) reserve(rows int, train bool) {
 	if rows > b.rows {
 		b.rows = rows + rows/4
 		b.last = make([]T, b.rows*c.HiddenSize)
+		m.reserveFamily(b.rows)
 		m.reserveAct(&b.acts[0], b.rows)
 	}
 	if train && rows > b.trainRows {
@@ -127,7 +136,7 @@ func (m *Model[T]) reserveActs(rows int) {
 // actWidth is the number of activations that a layer keeps per row.
 func (m *Model[T]) actWidth() int {
 	c := m.cfg
-	return 4*c.HiddenSize + 2*(c.NumHeads+c.NumKVHeads)*c.HeadDim + 3*c.IntermediateSize + 2 + c.NumHeads + 7*m.rank
+	return 4*c.HiddenSize + 2*(c.NumHeads+c.NumKVHeads)*c.HeadDim + 3*c.IntermediateSize + 2 + c.NumHeads + 7*m.rank + m.familyWidth()
 }
 
 func (m *Model[T]) reserveAct(a *act[T], rows int) {
@@ -141,6 +150,7 @@ func (m *Model[T]) reserveAct(a *act[T], rows int) {
 	room(rows, &a.inv1, &a.inv2)
 	room(rows*c.NumHeads, &a.lse)
 	room(rows*m.rank, &a.uq, &a.uk, &a.uv, &a.uo, &a.ugate, &a.uup, &a.udown)
+	m.reserveFamilyAct(a, rows)
 }
 
 func (m *Model[T]) reserveBackward(rows int) {
@@ -150,7 +160,11 @@ func (m *Model[T]) reserveBackward(rows int) {
 	room(rows*c.NumKVHeads*c.HeadDim, &b.dk, &b.dv)
 	room(rows*c.IntermediateSize, &b.dgate, &b.dh)
 	room(rows*m.rank, &b.du)
-	room((rows/rowBlock+1)*c.HiddenSize, &b.partial)
+	room((rows/rowBlock+1)*max(c.HiddenSize, (c.NumHeads+1)*c.HeadDim), &b.partial)
+	if c.QKNorm {
+		room(rows*c.NumHeads*c.HeadDim, &b.dq0)
+		room(rows*c.NumKVHeads*c.HeadDim, &b.dk0)
+	}
 }
 
 // reserveHead makes room for a number of labelled rows.

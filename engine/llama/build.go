@@ -88,17 +88,29 @@ func (b *builder[T]) walk() {
 	b.tensor(&m.embed, "model.embed_tokens.weight", c.VocabSize, c.HiddenSize)
 	for i := range m.layers {
 		l, p := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
-		b.tensor(&l.norm1, p+"input_layernorm.weight", c.HiddenSize)
-		b.linear(&l.q, p+"self_attn.q_proj", qd, c.HiddenSize, c.AttentionBias)
-		b.linear(&l.k, p+"self_attn.k_proj", kvd, c.HiddenSize, c.AttentionBias)
-		b.linear(&l.v, p+"self_attn.v_proj", kvd, c.HiddenSize, c.AttentionBias)
-		b.linear(&l.o, p+"self_attn.o_proj", c.HiddenSize, qd, c.AttentionBias)
-		b.tensor(&l.norm2, p+"post_attention_layernorm.weight", c.HiddenSize)
-		b.linear(&l.gate, p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
-		b.linear(&l.up, p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		b.norm(&l.norm1, p+"input_layernorm", c.HiddenSize)
+		if c.Fused {
+			b.linear(&l.qkv, p+"self_attn.qkv_proj", qd+2*kvd, c.HiddenSize, c.QKVBias)
+		} else {
+			b.linear(&l.q, p+"self_attn.q_proj", qd, c.HiddenSize, c.QKVBias)
+			b.linear(&l.k, p+"self_attn.k_proj", kvd, c.HiddenSize, c.QKVBias)
+			b.linear(&l.v, p+"self_attn.v_proj", kvd, c.HiddenSize, c.QKVBias)
+		}
+		if c.QKNorm {
+			b.norm(&l.qNorm, p+"self_attn.q_norm", c.HeadDim)
+			b.norm(&l.kNorm, p+"self_attn.k_norm", c.HeadDim)
+		}
+		b.linear(&l.o, p+"self_attn.o_proj", c.HiddenSize, qd, c.OutBias)
+		b.norms(l, p)
+		if c.Fused {
+			b.linear(&l.gateUp, p+"mlp.gate_up_proj", 2*c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		} else {
+			b.linear(&l.gate, p+"mlp.gate_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+			b.linear(&l.up, p+"mlp.up_proj", c.IntermediateSize, c.HiddenSize, c.MLPBias)
+		}
 		b.linear(&l.down, p+"mlp.down_proj", c.HiddenSize, c.IntermediateSize, c.MLPBias)
 	}
-	b.tensor(&m.norm, "model.norm.weight", c.HiddenSize)
+	b.norm(&m.norm, "model.norm", c.HiddenSize)
 	m.head.in, m.head.out = c.HiddenSize, c.VocabSize
 	if !c.TieEmbeddings {
 		b.weight(&m.head, "lm_head.weight")
@@ -106,6 +118,32 @@ func (b *builder[T]) walk() {
 		b.values = append(b.values, b.tie)
 	}
 	b.adapter(&m.head, "lm_head")
+}
+
+// norms declares the norm before the MLP, and those after attention and the MLP where there are any. Gemma calls the one after attention what the
+// others call the one before the MLP.
+func (b *builder[T]) norms(l *layer[T], p string) {
+	h := b.m.cfg.HiddenSize
+	if !b.m.cfg.PostNorms {
+		b.norm(&l.norm2, p+"post_attention_layernorm", h)
+		return
+	}
+	b.norm(&l.postAttention, p+"post_attention_layernorm", h)
+	b.norm(&l.norm2, p+"pre_feedforward_layernorm", h)
+	b.norm(&l.postMLP, p+"post_feedforward_layernorm", h)
+}
+
+// norm declares the weight of an RMSNorm. Where the model multiplies by 1 + weight, that sum is what is kept: it is frozen there.
+func (b *builder[T]) norm(w *weight[T], module string, n int) {
+	b.tensor(w, module+".weight", n)
+	if b.m.cfg.NormPlusOne {
+		b.values = append(b.values, func() {
+			w.data = slices.Clone(w.data)
+			for i := range w.data {
+				w.data[i]++
+			}
+		})
+	}
 }
 
 // tie makes the embedding the head. A frozen one is kept once, as the head's products want it.

@@ -72,7 +72,7 @@ func (m *Model[T]) extend(c *cache[T], tokens []int32, past int) ([]T, error) {
 			return nil, fmt.Errorf("llama: generate: token %d at %d: the vocabulary has %d; use the model's own tokenizer", t, i, m.cfg.VocabSize)
 		}
 	}
-	m.rope.reserve(past + n)
+	m.reservePositions(past + n)
 	m.reserve(n, false)
 	m.run(p, c, false)
 	return m.project([]int32{int32(n - 1)}), nil

@@ -20,6 +20,22 @@ func tinyConfig() model.Config {
 	}
 }
 
+// oddConfig has what only some families have, fusion apart.
+func oddConfig() model.Config {
+	c := tinyConfig()
+	c.QKNorm, c.PostNorms, c.GELU, c.EmbedScale, c.ScoreScale = true, true, true, 1.5, 0.3
+	c.Window, c.Sliding, c.SlidingRopeTheta, c.TieEmbeddings = 5, []bool{true, false}, 100, false
+	return c
+}
+
+// fusedConfig is Phi-3's.
+func fusedConfig() model.Config {
+	c := tinyConfig()
+	c.Fused, c.QKVBias, c.MLPBias, c.TieEmbeddings = true, true, true, false
+	c.Window, c.Sliding = 3, []bool{true, true}
+	return c
+}
+
 // randomWeights draws every tensor from a generator keyed by its name's first use; norms are around 1, the rest wide enough for
 // every path to matter.
 type randomWeights struct {
@@ -74,7 +90,7 @@ func packed(vocab, long int) engine.Batch {
 
 func TestGradientAgainstCentralDifferences(t *testing.T) {
 	untied := tinyConfig()
-	untied.TieEmbeddings, untied.AttentionBias, untied.MLPBias = false, true, true
+	untied.TieEmbeddings, untied.QKVBias, untied.OutBias, untied.MLPBias = false, true, true, true
 	scaled := tinyConfig()
 	scaled.RopeScaling = model.RopeScaling{Type: "llama3", Factor: 4, LowFreqFactor: 1, HighFreqFactor: 4, OriginalMaxPosition: 32}
 	scaled.HeadDim, scaled.NumKVHeads = 6, 1
@@ -90,6 +106,10 @@ func TestGradientAgainstCentralDifferences(t *testing.T) {
 		"full, tied":                    {tinyConfig(), Adapter{Full: true}},
 		"full, untied, biases":          {untied, Adapter{Full: true}},
 		"full, llama3 rope":             {scaled, Adapter{Full: true}},
+		"full, odd":                     {oddConfig(), Adapter{Full: true}},
+		"full, fused":                   {fusedConfig(), Adapter{Full: true}},
+		"LoRA, odd, dropout":            {oddConfig(), Adapter{LoRA: dropped}},
+		"LoRA, fused, dropout":          {fusedConfig(), Adapter{LoRA: dropped}},
 		"LoRA, all linear":              {tinyConfig(), Adapter{LoRA: all}},
 		"LoRA, dropout":                 {tinyConfig(), Adapter{LoRA: dropped}},
 		"LoRA, dropout, untied, biases": {untied, Adapter{LoRA: dropped}},
@@ -163,8 +183,8 @@ func lossWithDropout(m *Model[float64], b engine.Batch, key engine.Key) float64 
 
 // TestRecomputedLayersHaveTheSameBits forces the way of large models on a small one.
 func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
-	cfg := tinyConfig()
-	cfg.NumLayers = 4
+	cfg := oddConfig()
+	cfg.NumLayers, cfg.Sliding = 4, []bool{true, false, true, true}
 	lc := &peft.LoraConfig{R: 2, Alpha: 4, Dropout: 0.3, TargetRegex: `model\.layers\.[123]\..*_proj`}
 	for name, ad := range map[string]Adapter{"full": {Full: true}, "lora": {LoRA: lc}} {
 		var want []float32

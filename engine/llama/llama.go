@@ -59,6 +59,7 @@ type Model[T kernel.Float] struct {
 	sites   int // adapters
 
 	rope   rope[T]
+	slide  rope[T] // of sliding layers
 	buf    buffers[T]
 	budget int // bytes of activations to keep
 	free   scratch[T]
@@ -73,6 +74,14 @@ type layer[T kernel.Float] struct {
 	norm1, norm2   weight[T]
 	q, k, v, o     linear[T]
 	gate, up, down linear[T]
+
+	// what only some families have
+	qkv, gateUp   linear[T] // instead of q, k, v and of gate, up
+	qNorm, kNorm  weight[T] // [headDim]
+	postAttention weight[T] // norms of attention's and the MLP's output
+	postMLP       weight[T]
+	window        int // 0: attention sees everything before
+	rope          *rope[T]
 }
 
 // New builds a model. Weights of a frozen model must all exist. With Adapter.Full, and no weight at all in w (or w nil), they start
@@ -83,7 +92,7 @@ func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops
 		return nil, err
 	}
 	var err error
-	if m.rope, err = newRope[T](cfg); err != nil {
+	if err = m.positions(); err != nil {
 		return nil, err
 	}
 	if ad.LoRA != nil {
@@ -112,6 +121,8 @@ func check(cfg model.Config, ad Adapter) error {
 		return bad("head_dim", cfg.HeadDim)
 	case !(cfg.RopeTheta > 0):
 		return bad("rope_theta", cfg.RopeTheta)
+	case ad.Full && cfg.NormPlusOne:
+		return fmt.Errorf("llama: adapter: full fine-tuning of %s is not supported; use LoRA", cfg.Architecture)
 	case ad.Full && ad.LoRA != nil:
 		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
 	case ad.LoRA != nil:
@@ -145,21 +156,25 @@ func (m *Model[T]) lowestTrainable() int {
 }
 
 func (l *layer[T]) attnTrainable() bool {
-	return l.norm1.trainable() || l.qkvTrainable() || l.o.trainable()
+	return l.norm1.trainable() || l.qkvTrainable() || l.o.trainable() || l.postAttention.trainable()
 }
 
 func (l *layer[T]) qkvTrainable() bool {
-	return l.q.trainable() || l.k.trainable() || l.v.trainable()
+	return l.q.trainable() || l.k.trainable() || l.v.trainable() || l.qkv.trainable() || l.qNorm.trainable() || l.kNorm.trainable()
 }
 
 func (l *layer[T]) mlpTrainable() bool {
-	return l.norm2.trainable() || l.gate.trainable() || l.up.trainable() || l.down.trainable()
+	return l.norm2.trainable() || l.gateTrainable() || l.down.trainable() || l.postMLP.trainable()
+}
+
+func (l *layer[T]) gateTrainable() bool {
+	return l.gate.trainable() || l.up.trainable() || l.gateUp.trainable()
 }
 
 func (m *Model[T]) eachAdapter(f func(*linear[T])) {
 	for i := range m.layers {
 		l := &m.layers[i]
-		for _, p := range []*linear[T]{&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down} {
+		for _, p := range []*linear[T]{&l.q, &l.k, &l.v, &l.qkv, &l.o, &l.gate, &l.up, &l.gateUp, &l.down} {
 			if p.a.data != nil {
 				f(p)
 			}

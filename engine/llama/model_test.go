@@ -129,7 +129,17 @@ func TestWarmStepAllocatesNoBuffers(t *testing.T) {
 }
 
 func TestGenerateGreedyIsTheArgmaxOfLogits(t *testing.T) {
-	cfg := small()
+	odd, fused := small(), small()
+	odd.QKNorm, odd.PostNorms, odd.GELU, odd.EmbedScale, odd.SlidingRopeTheta = true, true, true, 2, 500
+	odd.Window, odd.Sliding = 9, make([]bool, odd.NumLayers)
+	odd.Sliding[0] = true
+	fused.Fused = true
+	for name, cfg := range map[string]model.Config{"llama": small(), "odd": odd, "fused": fused} {
+		t.Run(name, func(t *testing.T) { greedy(t, cfg) })
+	}
+}
+
+func greedy(t *testing.T, cfg model.Config) {
 	m := mustNew(t, cfg, frozen(t, cfg), llama.Adapter{LoRA: allLinear(0.5)}, kernel.NewRef[float32]())
 	stir(m)
 	seq := []int32{1, 17, 4, 99, 23}

@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -12,16 +13,41 @@ import (
 type rope[T kernel.Float] struct {
 	inv      []float32
 	rows     int
-	scale    T // of the scores, 1/sqrt(headDim)
+	scale    T // of the scores
 	cos, sin []T
 }
 
-func newRope[T kernel.Float](cfg model.Config) (rope[T], error) {
+// positions makes the rotations, and says which layers use which.
+func (m *Model[T]) positions() (err error) {
+	c := m.cfg
+	if m.rope, err = newRope[T](c, c.RopeTheta, c.RopeScaling); err != nil {
+		return err
+	}
+	if c.SlidingRopeTheta > 0 {
+		m.slide, err = newRope[T](c, c.SlidingRopeTheta, model.RopeScaling{})
+	}
+	for i := range m.layers {
+		l := &m.layers[i]
+		if l.rope = &m.rope; i < len(c.Sliding) && c.Sliding[i] {
+			if l.window = c.Window; c.SlidingRopeTheta > 0 {
+				l.rope = &m.slide
+			}
+		}
+	}
+	return err
+}
+
+// reservePositions extends the tables.
+func (m *Model[T]) reservePositions(rows int) {
+	m.rope.reserve(rows)
+	m.slide.reserve(rows)
+}
+
+func newRope[T kernel.Float](cfg model.Config, theta float64, s model.RopeScaling) (rope[T], error) {
 	inv := make([]float32, cfg.HeadDim/2)
 	for i := range inv {
-		inv[i] = float32(1 / math.Pow(cfg.RopeTheta, float64(2*i)/float64(cfg.HeadDim)))
+		inv[i] = float32(1 / math.Pow(theta, float64(2*i)/float64(cfg.HeadDim)))
 	}
-	s := cfg.RopeScaling
 	switch s.Type {
 	case "", "default":
 	case "linear":
@@ -35,7 +61,8 @@ func newRope[T kernel.Float](cfg model.Config) (rope[T], error) {
 	default:
 		return rope[T]{}, fmt.Errorf("llama: config: rope type %q: not supported; lorad knows default, linear and llama3", s.Type)
 	}
-	return rope[T]{inv: inv, scale: T(1 / math.Sqrt(float64(cfg.HeadDim)))}, nil
+	scale := cmp.Or(cfg.ScoreScale, 1/math.Sqrt(float64(cfg.HeadDim)))
+	return rope[T]{inv: inv, scale: T(scale)}, nil
 }
 
 // llama3 slows down long wavelengths by Factor, keeps short ones, and blends between (transformers' modeling_rope_utils.py).

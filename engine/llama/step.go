@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"cmp"
 	"fmt"
 
 	"lorad/engine"
@@ -55,6 +56,9 @@ func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
 	for i, t := range p.tokens {
 		m.embedding(t, x[i*h:(i+1)*h])
 	}
+	if m.cfg.EmbedScale != 0 {
+		scaleBy(T(m.cfg.EmbedScale), x[:p.rows*h])
+	}
 	for i := range m.layers {
 		out := m.buf.last
 		if i+1 < len(m.layers) {
@@ -78,25 +82,16 @@ func (m *Model[T]) forwardLayer(i int, p *pass, c *cache[T], a *act[T], out []T)
 	l, n := &m.layers[i], p.rows
 	k, v, at := a.k, a.v, 0
 	if c != nil {
-		k, v, at = c.k[i], c.v[i], p.past*l.k.out
+		k, v, at = c.k[i], c.v[i], p.past*m.cfg.NumKVHeads*m.cfg.HeadDim
 	}
 	m.normalise(n, a.n1, a.inv1, a.x, &l.norm1)
-	m.forward(&l.q, n, 0, a.n1, a.q, a.uq, false)
-	m.forward(&l.k, n, 0, a.n1, k[at:], a.uk, false)
-	m.forward(&l.v, n, 0, a.n1, v[at:], a.uv, false)
-	m.attend(p, a, k, v)
-	hidden := n * m.cfg.HiddenSize
-	copy(a.x2[:hidden], a.x)
-	m.forward(&l.o, n, 0, a.o, a.x2, a.uo, true)
+	m.projectQKV(l, n, a, k[at:], v[at:])
+	m.attend(l, p, a, k, v)
+	m.addTo(a.x2, a.x, &l.o, n, a.o, a.uo, a.oRaw, a.oInv, &l.postAttention)
 	m.normalise(n, a.n2, a.inv2, a.x2, &l.norm2)
-	m.forward(&l.gate, n, 0, a.n2, a.gate, a.ugate, false)
-	m.forward(&l.up, n, 0, a.n2, a.up, a.uup, false)
-	m.eachRows(n, func(lo, hi int) {
-		f := l.gate.out
-		m.ops.SwiGLU(a.h[lo*f:hi*f], a.gate[lo*f:hi*f], a.up[lo*f:hi*f])
-	})
-	copy(out[:hidden], a.x2)
-	m.forward(&l.down, n, 0, a.h, out, a.udown, true)
+	m.projectGateUp(l, n, a)
+	m.activate(n, a)
+	m.addTo(out, a.x2, &l.down, n, a.h, a.udown, a.mlpRaw, a.mlpInv, &l.postMLP)
 }
 
 // backwardLayer takes the gradient of the layer's output in dres and leaves that of its input there, if anything below needs it.
@@ -120,19 +115,15 @@ func (m *Model[T]) backwardMLP(l *layer[T], a *act[T], n int, below bool) {
 	if norm {
 		dn = b.dnorm
 	}
-	if norm || l.gate.trainable() || l.up.trainable() {
+	if norm || l.gateTrainable() {
 		dh = b.dh
 	}
-	m.backward(&l.down, n, 0, a.h, a.udown, b.dres, dh, false, false)
+	m.backward(&l.down, n, 0, a.h, a.udown, m.beforeNorm(n, a.mlpRaw, a.mlpInv, &l.postMLP), dh, false, false)
 	if dh == nil {
 		return
 	}
-	m.eachRows(n, func(lo, hi int) {
-		lo, hi = lo*l.gate.out, hi*l.gate.out
-		m.ops.SwiGLUBackward(b.dgate[lo:hi], dh[lo:hi], dh[lo:hi], a.gate[lo:hi], a.up[lo:hi])
-	})
-	m.backward(&l.gate, n, 0, a.n2, a.ugate, b.dgate, dn, false, false)
-	m.backward(&l.up, n, 0, a.n2, a.uup, dh, dn, true, false)
+	m.activateBackward(n, a, b.dgate, dh)
+	m.gateUpBackward(l, n, a, b.dgate, dh, dn)
 	if norm {
 		m.normaliseBackward(n, b.dres, dn, a.x2, a.inv2, &l.norm2)
 	}
@@ -148,22 +139,21 @@ func (m *Model[T]) backwardAttention(l *layer[T], a *act[T], p *pass, below bool
 	if norm || l.qkvTrainable() {
 		dq = b.dq
 	}
-	m.backward(&l.o, n, 0, a.o, a.uo, b.dres, dq, false, false)
+	m.backward(&l.o, n, 0, a.o, a.uo, m.beforeNorm(n, a.oRaw, a.oInv, &l.postAttention), dq, false, false)
 	if dq == nil {
 		return
 	}
-	m.attendBackward(p, a, dq, b.dk, b.dv)
-	m.backward(&l.q, n, 0, a.n1, a.uq, dq, dn, false, false)
-	m.backward(&l.k, n, 0, a.n1, a.uk, b.dk, dn, true, false)
-	m.backward(&l.v, n, 0, a.n1, a.uv, b.dv, dn, true, false)
+	m.attendBackward(l, p, a, dq, b.dk, b.dv)
+	m.qkvBackward(l, n, a, dn)
 	if norm {
 		m.normaliseBackward(n, b.dres, dn, a.x, a.inv1, &l.norm1)
 	}
 }
 
-// backwardEmbedding adds the gradient of each row to its token's. A tied embedding already holds the head's share.
+// backwardEmbedding adds the gradient of each row to its token's, except for padding's, which gets none (torch's padding_idx). A tied embedding
+// already holds the head's share.
 func (m *Model[T]) backwardEmbedding(p *pass) {
-	g, h := m.embed.grad(m.buf.grad), m.cfg.HiddenSize
+	g, h, scale := m.embed.grad(m.buf.grad), m.cfg.HiddenSize, T(cmp.Or(m.cfg.EmbedScale, 1))
 	if g == nil {
 		return
 	}
@@ -171,12 +161,16 @@ func (m *Model[T]) backwardEmbedding(p *pass) {
 		clear(g)
 	}
 	for i, t := range p.tokens {
-		m.ops.Axpy(1, m.buf.dres[i*h:(i+1)*h], g[int(t)*h:(int(t)+1)*h])
+		if int(t) == m.cfg.Pad {
+			continue
+		}
+		m.ops.Axpy(scale, m.buf.dres[i*h:(i+1)*h], g[int(t)*h:(int(t)+1)*h])
 	}
 }
 
+// normalise works on rows as wide as w: the hidden size, or a head.
 func (m *Model[T]) normalise(rows int, y, inv, x []T, w *weight[T]) {
-	h, eps := m.cfg.HiddenSize, T(m.cfg.RMSNormEps)
+	h, eps := len(w.data), T(m.cfg.RMSNormEps)
 	m.eachRows(rows, func(lo, hi int) {
 		m.ops.RMSNorm(hi-lo, h, y[lo*h:hi*h], inv[lo:hi], x[lo*h:hi*h], w.data, eps)
 	})
@@ -184,7 +178,7 @@ func (m *Model[T]) normalise(rows int, y, inv, x []T, w *weight[T]) {
 
 // normaliseBackward adds to dx. The gradient of the weight is summed per block of rows, then over blocks in their order.
 func (m *Model[T]) normaliseBackward(rows int, dx, dy, x, inv []T, w *weight[T]) {
-	h, gw, partial := m.cfg.HiddenSize, w.grad(m.buf.grad), m.buf.partial
+	h, gw, partial := len(w.data), w.grad(m.buf.grad), m.buf.partial
 	m.eachRows(rows, func(lo, hi int) {
 		var dw []T
 		if gw != nil {

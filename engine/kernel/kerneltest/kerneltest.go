@@ -20,6 +20,7 @@ const tolerance = 3e-6
 
 // Conformance fails t wherever ops differs from the reference by more than rounding.
 func Conformance(t *testing.T, ops kernel.Ops[float32]) {
+	ref := kernel.NewRef[float64]()
 	t.Run("Gemm", func(t *testing.T) { gemms(t, ops.Gemm, kernel.NewRef[float64]().Gemm) })
 	t.Run("Gemm1", func(t *testing.T) { gemms(t, ops.Gemm1, kernel.NewRef[float64]().Gemm1) })
 	t.Run("Freeze", func(t *testing.T) { frozen(t, ops.Freeze) })
@@ -30,7 +31,8 @@ func Conformance(t *testing.T, ops kernel.Ops[float32]) {
 	t.Run("RMSNorm", func(t *testing.T) { rmsNorm(t, ops) })
 	t.Run("Rope", func(t *testing.T) { rope(t, ops) })
 	t.Run("CausalSoftmax", func(t *testing.T) { causalSoftmax(t, ops) })
-	t.Run("SwiGLU", func(t *testing.T) { swiGLU(t, ops) })
+	t.Run("SwiGLU", func(t *testing.T) { gated(t, ops.SwiGLU, ops.SwiGLUBackward, ref.SwiGLU, ref.SwiGLUBackward) })
+	t.Run("GeGLU", func(t *testing.T) { gated(t, ops.GeGLU, ops.GeGLUBackward, ref.GeGLU, ref.GeGLUBackward) })
 	t.Run("CrossEntropy", func(t *testing.T) { crossEntropy(t, ops) })
 }
 
@@ -243,17 +245,18 @@ func causal(r *rand.Rand, rows, cols, first, gap int) vec {
 	return v
 }
 
-func swiGLU(t *testing.T, ops kernel.Ops[float32]) {
-	r, ref := rand.New(rand.NewPCG(13, 14)), kernel.NewRef[float64]()
+func gated(t *testing.T, act func(h, gate, up []float32), back func(dgate, dup, dh, gate, up []float32),
+	refAct func(h, gate, up []float64), refBack func(dgate, dup, dh, gate, up []float64)) {
+	r := rand.New(rand.NewPCG(13, 14))
 	for _, n := range widths {
 		gate, up, dh := random(r, n, 4), random(r, n, 1), random(r, n, 1)
 		gate.lo[0], gate.hi[0] = -120, -120 // exp(120) is infinite in float32
 		h, dg := filled(n, math.NaN()), filled(n, math.NaN())
-		ops.SwiGLU(h.lo, gate.lo, up.lo)
-		ref.SwiGLU(h.hi, gate.hi, up.hi)
+		act(h.lo, gate.lo, up.lo)
+		refAct(h.hi, gate.hi, up.hi)
 		h.compare(t, fmt.Sprintf("h, n=%d", n))
-		ops.SwiGLUBackward(dg.lo, dh.lo, dh.lo, gate.lo, up.lo)
-		ref.SwiGLUBackward(dg.hi, dh.hi, dh.hi, gate.hi, up.hi)
+		back(dg.lo, dh.lo, dh.lo, gate.lo, up.lo)
+		refBack(dg.hi, dh.hi, dh.hi, gate.hi, up.hi)
 		if n > 1 { // alone, the element at -120 is 0 in one precision and 1e-50 in the other
 			dg.compare(t, fmt.Sprintf("dgate, n=%d", n))
 			dh.compare(t, fmt.Sprintf("dup in place of dh, n=%d", n))
