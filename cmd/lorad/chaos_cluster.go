@@ -37,28 +37,32 @@ type experiment struct {
 	watch   *watch
 	run     string
 	output  string
+	every   time.Duration // between faults; 0: as the schedule says
+	inTurn  bool          // one fault begins when the last one is over
 	began   time.Time
-	faults  int            // injected
+	hits    []time.Time    // when faults were injected
 	away    sync.WaitGroup // nodes that are to come back
 	work    sync.WaitGroup
 
 	mu       sync.Mutex
 	down     map[*localNode]bool
 	deaths   []string
-	minority int // steps that nodes which were cut off called committed
+	minority int                   // steps that nodes which were cut off called committed
+	torn     map[*localNode]uint64 // the newest checkpoint that a fault has damaged
+	unsaved  int                   // checkpoints that were acknowledged and could not be restored
 	files    []io.Closer
 }
 
 // startExperiment starts n nodes that keep their ports and write their logs to dir, on a network that can be cut if any
 // of the faults wants to.
-func startExperiment(ctx context.Context, dir string, n int, kinds []chaos.Kind) (*experiment, error) {
-	e := &experiment{watch: newWatch(), down: map[*localNode]bool{}}
+func startExperiment(ctx context.Context, dir string, c chaosCmd) (*experiment, error) {
+	e := &experiment{watch: newWatch(), down: map[*localNode]bool{}, torn: map[*localNode]uint64{}, every: c.Every, inTurn: c.Series != ""}
 	e.ctx, e.cancel = context.WithCancel(ctx)
-	if slices.ContainsFunc(kinds, chaos.Kind.Cuts) {
+	if slices.ContainsFunc(c.Faults, chaos.Kind.Cuts) {
 		e.network = relay.New()
 	}
 	var err error
-	e.cluster, err = startPrepared(ctx, n, func(node *localNode) error {
+	e.cluster, err = startPrepared(ctx, c.Nodes, func(node *localNode) error {
 		log, err := os.Create(filepath.Join(dir, node.name+".log"))
 		if err != nil {
 			return err
@@ -158,10 +162,13 @@ func (e *experiment) submit(req *proto.SubmitRequest) error {
 }
 
 // due waits for the moment of a fault; false if the run was over or stuck before.
-func (e *experiment) due(f chaos.Fault, every time.Duration) bool {
-	if every > 0 {
-		at := e.began.Add(every * time.Duration(e.faults+1))
-		return e.watch.until(e.ctx, time.Until(at), func(*progressSeen) bool { return false }) == waitedOut
+func (e *experiment) due(f chaos.Fault) bool {
+	switch {
+	case e.every > 0:
+		at := e.began.Add(e.every * time.Duration(len(e.hits)+1))
+		return e.watch.wait(e.ctx, time.Until(at))
+	case e.inTurn:
+		return e.whole() && e.watch.wait(e.ctx, f.Wait)
 	}
 	for last := e.watch.steps(); ; last = e.watch.steps() {
 		moved := func(s *progressSeen) bool { return s.step >= f.Step || s.step > last }
@@ -169,9 +176,16 @@ func (e *experiment) due(f chaos.Fault, every time.Duration) bool {
 			return false
 		}
 		if e.watch.steps() >= f.Step {
-			return e.watch.until(e.ctx, f.Wait, func(*progressSeen) bool { return false }) == waitedOut
+			return e.watch.wait(e.ctx, f.Wait)
 		}
 	}
+}
+
+// whole waits until all nodes are back and follow the log.
+func (e *experiment) whole() bool {
+	e.away.Wait()
+	all := e.cluster.nodes
+	return e.watch.until(e.ctx, stuckAfter, func(*progressSeen) bool { return e.watch.abreast(all) }) == waitedFor
 }
 
 func (e *experiment) isUp(n *localNode) bool {
@@ -249,13 +263,23 @@ func (e *experiment) finish(seen *chaos.Seen, res *chaosResult, reference *proto
 		seen.DivergedSteps = differing(reference.Ledger, run.Ledger)
 		seen.Missing, seen.Doubled, seen.AuditFindings = audit.Missing, audit.Duplicated, audit.Findings
 		res.Generations = run.GetLease().GetGeneration()
+		res.StepMS = medianStep(run.Ledger).Milliseconds()
+		res.Goodput = chaos.Goodput(e.watch.samples, e.hits, e.every)
 	}
 	seen.SHA256, seen.Clean = weights(e.output), weights(reference.Spec.OutputDir)
 	seen.State, seen.CleanState = lastState(run), lastState(reference)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	seen.MinorityCommits = e.minority
+	seen.MinorityCommits, seen.LostSaved = e.minority, e.unsaved
 	seen.Deaths = append([]string(nil), e.deaths...)
+}
+
+func medianStep(ledger []*proto.StepRecord) time.Duration {
+	d := make([]time.Duration, len(ledger))
+	for i, s := range ledger {
+		d[i] = time.Duration(s.DurationUs) * time.Microsecond
+	}
+	return chaos.Quantile(d, 0.5)
 }
 
 // lastState is the SHA-256 of weights and optimiser after the last step, or "".

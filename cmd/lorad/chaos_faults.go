@@ -18,7 +18,6 @@ const settling = time.Second
 
 // inject lets one fault happen and waits for the next committed step.
 func (e *experiment) inject(f chaos.Fault) faultView {
-	e.faults++
 	if f.Kind.Cuts() {
 		e.away.Wait() // all nodes on two sides, and no third kind
 	}
@@ -29,8 +28,10 @@ func (e *experiment) inject(f chaos.Fault) faultView {
 	}
 	before, hit := e.watch.now(), e.watch.reached(victims)
 	v.AtStep = before.step
-	at := time.Now()
-	e.hit(f, victims)
+	at, over := time.Now(), make(chan struct{})
+	defer close(over)
+	e.hits = append(e.hits, at)
+	e.hit(f, victims, over)
 	recovered := func(now *progressSeen) bool { return now.past(before, f.Kind, hit, at) }
 	if e.watch.until(e.ctx, stuckAfter, recovered) == waitedFor {
 		v.RecoveredMS = time.Since(at).Milliseconds()
@@ -84,7 +85,7 @@ var signals = map[chaos.Kind]syscall.Signal{
 }
 
 // hit carries the fault out and has its victims come back later.
-func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
+func (e *experiment) hit(f chaos.Fault, victims []*localNode, over <-chan struct{}) {
 	e.mu.Lock()
 	for _, n := range victims {
 		e.down[n] = true
@@ -92,7 +93,7 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
 	e.mu.Unlock()
 	if f.Kind.Cuts() {
 		e.network.Cut(strings.Split(nodeNames(victims), ", "))
-		e.away.Go(func() { e.heal(f, victims) })
+		e.away.Go(func() { e.heal(f, victims, over) })
 		return
 	}
 	for _, n := range victims {
@@ -104,9 +105,12 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode) {
 }
 
 // heal ends a cut. Nobody on the side of the minority may have called a step committed meanwhile.
-func (e *experiment) heal(f chaos.Fault, cut []*localNode) {
+func (e *experiment) heal(f chaos.Fault, cut []*localNode, over <-chan struct{}) {
 	e.pause(settling)
 	before := e.watch.knownTo(cut)
+	if e.inTurn {
+		<-over
+	}
 	e.pause(f.Down - settling)
 	after := e.watch.knownTo(cut)
 	e.network.Heal()
@@ -135,6 +139,8 @@ func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
 	}
 	e.ended(n)
 	n.stdin.Close()
+	e.watch.forget(n)
+	e.saved(n)
 	if f.Kind == chaos.Torn {
 		e.tear(n, f)
 	}
@@ -148,6 +154,28 @@ func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
 	}
 	e.back(n)
 	e.guard(n)
+}
+
+// saved looks whether the newest checkpoint that a node has acknowledged is on its disk.
+func (e *experiment) saved(n *localNode) {
+	newest := e.watch.acknowledged(n.name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if newest == nil || newest.Step <= e.torn[n] {
+		return
+	}
+	if err := checkpoint.Check(e.checkpoints(n), newest.Step, newest.Sha256); err != nil {
+		e.unsaved++
+		e.deaths = append(e.deaths, fmt.Sprintf("%s acknowledged the checkpoint of step %d: %v", n.name, newest.Step, err))
+	}
+}
+
+// checkpoints is where a node keeps those of the run.
+func (e *experiment) checkpoints(n *localNode) string {
+	if n == e.cluster.nodes[0] {
+		return e.output
+	}
+	return filepath.Join(n.dir, "runs", e.run)
 }
 
 func (e *experiment) back(n *localNode) {
@@ -178,15 +206,16 @@ func (e *experiment) died(format string, args ...any) {
 // tear damages the newest checkpoint of a node that is away: its end is missing, as if it had never reached the disk,
 // or a bit has flipped.
 func (e *experiment) tear(n *localNode, f chaos.Fault) {
-	dir := filepath.Join(n.dir, "runs", e.run)
-	if n == e.cluster.nodes[0] {
-		dir = e.output
-	}
+	dir := e.checkpoints(n)
 	steps := checkpoint.List(dir)
 	if len(steps) == 0 {
 		return
 	}
-	path := filepath.Join(checkpoint.Path(dir, steps[len(steps)-1]), "state.bin")
+	newest := steps[len(steps)-1]
+	e.mu.Lock()
+	e.torn[n] = newest
+	e.mu.Unlock()
+	path := filepath.Join(checkpoint.Path(dir, newest), "state.bin")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return // a checkpoint that another version of lorad made

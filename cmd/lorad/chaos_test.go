@@ -117,3 +117,26 @@ func TestDeadClustersAreTidiedAway(t *testing.T) {
 		}
 	}
 }
+
+// A series measures one kind of fault, each on a whole cluster, and keeps the undisturbed run for the next series.
+func TestSeries(t *testing.T) {
+	t.Setenv(beLorad, "1")
+	dir := t.TempDir()
+	for _, c := range []chaosCmd{
+		{Seed: 1, Series: "worker", Count: 2, Steps: 80, Out: dir},
+		{Seed: 1, Series: "partition", Count: 1, Steps: 80, Nodes: 3, Out: dir},
+	} {
+		var out bytes.Buffer
+		err := c.Run(&app{ctx: t.Context(), json: true, stdout: &out, log: slog.New(slog.DiscardHandler)})
+		var r chaosResult
+		if e := json.Unmarshal(out.Bytes(), &r); e != nil || err != nil {
+			t.Fatalf("%s: %v, %v: %s", c.Series, err, e, out.String())
+		}
+		if r.Series != c.Series || len(r.Faults) != c.Count || r.Verdict != verdictGood || r.StepMS == 0 || (r.LimitMS > 0) != (r.WithinLimit != nil) {
+			t.Errorf("%+v", r)
+		}
+		if c.Series == "partition" && r.CleanSeconds > 2 {
+			t.Errorf("the undisturbed run took %.1f s: it was to be kept", r.CleanSeconds)
+		}
+	}
+}

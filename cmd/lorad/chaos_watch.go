@@ -19,6 +19,7 @@ type watch struct {
 	names   map[string]string // node id to name
 	odd     int               // steps that were seen again with another digest
 	known   map[string]uint64 // by name: the last step that the node called committed
+	samples []chaos.Sample    // tokens committed, as they were first seen
 	changed chan struct{}
 }
 
@@ -76,7 +77,7 @@ type eyes struct {
 
 func (e eyes) show(ev *proto.FollowEvent) {
 	e.mu.Lock()
-	e.known[e.node] = max(e.known[e.node], ev.Run.Step)
+	e.known[e.node] = ev.Run.Step
 	e.mu.Unlock()
 	e.watch.show(ev)
 }
@@ -105,12 +106,13 @@ func (w *watch) learn(names map[string]string) {
 func (w *watch) show(e *proto.FollowEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last := w.seen.step
+	last, tokens := w.seen.step, uint64(0)
 	for _, s := range e.Steps {
 		if d, known := w.digests[s.Step]; known && d != s.Digest {
 			w.odd++
 		} else if !known {
 			w.digests[s.Step] = s.Digest
+			tokens += s.TotalTokens
 		}
 		if s.Step > w.seen.step {
 			w.seen.step, w.seen.generation, w.seen.at = s.Step, s.Generation, time.Now()
@@ -118,6 +120,9 @@ func (w *watch) show(e *proto.FollowEvent) {
 	}
 	if w.seen.step > last {
 		w.seen.growths++
+	}
+	if tokens > 0 {
+		w.samples = append(w.samples, chaos.Sample{At: time.Now(), Tokens: tokens})
 	}
 	if newer(e.Run, w.seen.run) {
 		w.seen.run = e.Run
@@ -173,8 +178,8 @@ func (w *watch) reached(nodes []*localNode) reach {
 // the log before.
 func (s *progressSeen) past(before progressSeen, kind chaos.Kind, hit reach, at time.Time) bool {
 	switch {
-	case s.run.GetPhase() == proto.Phase_DONE:
-		return true
+	case s.run.GetPhase() == proto.Phase_DONE, s.step == s.run.GetSpec().GetSteps():
+		return true // there is no next step
 	case s.step <= before.step:
 		return false
 	case s.generation > before.generation, hit == nobody:
@@ -183,6 +188,39 @@ func (s *progressSeen) past(before progressSeen, kind chaos.Kind, hit reach, at 
 		return s.at.Sub(at) > inFlight
 	}
 	return hit == everybody && s.growths > before.growths+1
+}
+
+// acknowledged is the newest checkpoint that the ledger says a node holds, or nil.
+func (w *watch) acknowledged(node string) *proto.Checkpoint {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	holds := func(id string) bool { return w.names[id] == node }
+	for _, c := range slices.Backward(w.seen.run.GetCheckpoints()) {
+		if slices.ContainsFunc(c.Nodes, holds) {
+			return c
+		}
+	}
+	return nil
+}
+
+// forget has a node that was killed begin anew.
+func (w *watch) forget(n *localNode) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.known[n.name] = 0
+}
+
+// nearly is how many steps a node may be behind to be abreast: they are reported in batches.
+const nearly = 30
+
+// abreast says whether the nodes follow the log; the caller holds the lock (see until).
+func (w *watch) abreast(nodes []*localNode) bool {
+	return !slices.ContainsFunc(nodes, func(n *localNode) bool { return w.known[n.name]+nearly < w.seen.step || w.known[n.name] == 0 })
+}
+
+// wait lets d pass; false if the run or the command was over before.
+func (w *watch) wait(ctx context.Context, d time.Duration) bool {
+	return w.until(ctx, d, func(*progressSeen) bool { return false }) == waitedOut
 }
 
 // until waits for a condition, at most d.

@@ -66,6 +66,6 @@ func (versionCmd) Run(a *app) error {
 type exampleCmd struct{}
 
 func (exampleCmd) Run(a *app) error {
-	fmt.Fprint(a.stdout, job.Example())
-	return nil
+	_, err := a.stdout.Write(job.Example())
+	return err
 }

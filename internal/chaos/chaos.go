@@ -63,6 +63,7 @@ type Spec struct {
 	Count int    // faults
 	Nodes int    // of the cluster, numbered from 0
 	Steps uint64 // of the run that is disturbed
+	Brief bool   // nodes that are killed are away as briefly as it takes to start them
 }
 
 // Fault is one disturbance.
@@ -77,6 +78,7 @@ type Fault struct {
 const (
 	maxWait           = 400 * time.Millisecond
 	minDown, maxDown  = 300 * time.Millisecond, 2 * time.Second
+	briefDown         = 500 * time.Millisecond
 	minStop, maxStop  = time.Second, 6 * time.Second
 	maxCount          = 10_000
 	minNodes, maxNode = 3, 9
@@ -98,9 +100,11 @@ func Schedule(s Spec) ([]Fault, error) {
 		k := r.below(len(bag))
 		f := Fault{Kind: bag[k], Node: r.below(s.Nodes), Step: s.step(i, &r), Wait: r.between(0, maxWait)}
 		bag = slices.Delete(bag, k, k+1)
-		f.Down = r.between(minDown, maxDown)
-		if f.Kind.Freezes() {
+		switch f.Down = r.between(minDown, maxDown); {
+		case f.Kind.Freezes():
 			f.Down = r.between(minStop, maxStop)
+		case s.Brief:
+			f.Down = min(f.Down, briefDown)
 		}
 		faults[i] = f
 	}

@@ -83,6 +83,7 @@ func TestJudge(t *testing.T) {
 		"too few faults": func(s *Seen) { s.Faults = 2 },
 		"stuck":          func(s *Seen) { s.Unrecovered = 1 },
 		"minority":       func(s *Seen) { s.MinorityCommits = 1 },
+		"checkpoints":    func(s *Seen) { s.LostSaved = 1 },
 		"other moments":  func(s *Seen) { s.State, s.CleanState = "ab", "cd" },
 		"lost":           func(s *Seen) { s.LostSteps = 1 },
 		"diverged":       func(s *Seen) { s.DivergedSteps = 1 },
@@ -114,5 +115,41 @@ func TestQuantile(t *testing.T) {
 	}
 	if Quantile(nil, 0.5) != 0 {
 		t.Error("quantile of nothing")
+	}
+}
+
+// A run that makes 100 tokens a second, and none for a while after each fault.
+func TestGoodput(t *testing.T) {
+	began := time.Unix(1_000, 0)
+	every := 30 * time.Second
+	faults := []time.Time{began.Add(every), began.Add(2 * every)}
+	for pause, want := range map[time.Duration]float64{0: 1, 3 * time.Second: 0.9, 6 * time.Second: 0.8} {
+		var samples []Sample
+		for at := time.Duration(0); at < 3*every; at += 100 * time.Millisecond {
+			if at < every || at%every >= pause {
+				samples = append(samples, Sample{began.Add(at), 10})
+			}
+		}
+		if got := Goodput(samples, faults, every); got < want-0.01 || got > want+0.01 {
+			t.Errorf("pauses of %s: goodput %.3f, want %.2f", pause, got, want)
+		}
+	}
+	if Goodput(nil, faults, every) != 0 || Goodput(nil, faults, 0) != 0 {
+		t.Error("goodput of nothing")
+	}
+}
+
+func TestSeries(t *testing.T) {
+	for _, s := range AllSeries() {
+		spec := Spec{Seed: 1, Kinds: s.Kinds, Count: s.Count, Nodes: s.Nodes, Steps: uint64(s.Steps), Brief: true}
+		if _, err := Schedule(spec); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+		if got, err := SeriesNamed(s.Name); err != nil || got.Name != s.Name {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
+	if _, err := SeriesNamed("flood"); err == nil {
+		t.Error("want an error")
 	}
 }

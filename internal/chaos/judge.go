@@ -12,6 +12,7 @@ type Seen struct {
 	Unrecovered      int // faults after which no step was committed any more
 	LostSteps        int // steps that were seen committed and are not, or not as they were, in the final ledger
 	MinorityCommits  int // steps that nodes which were cut off from the majority called committed meanwhile
+	LostSaved        int // checkpoints that were acknowledged and are not on the disk
 	DivergedSteps    int // steps whose state digest is not that of the undisturbed run
 	Missing, Doubled uint64
 	AuditFindings    []string
@@ -35,6 +36,7 @@ func Judge(s Seen) []string {
 	add(s.Unrecovered > 0, "%d faults after which no step was committed any more", s.Unrecovered)
 	add(s.LostSteps > 0, "%d committed steps were lost", s.LostSteps)
 	add(s.MinorityCommits > 0, "%d steps were committed by a minority", s.MinorityCommits)
+	add(s.LostSaved > 0, "%d acknowledged checkpoints were lost", s.LostSaved)
 	add(s.DivergedSteps > 0, "%d steps have another state than in the undisturbed run", s.DivergedSteps)
 	add(s.Missing > 0, "%d examples are in no step", s.Missing)
 	add(s.Doubled > 0, "%d examples are in more than one step of an epoch", s.Doubled)

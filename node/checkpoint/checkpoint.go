@@ -98,6 +98,37 @@ func Restore(dir, run string, committed uint64, r *replica.Replica) (step uint64
 	return 0, passed
 }
 
+// Check reads the checkpoint of a step and reports whether it is intact and holds the state with the given SHA-256.
+func Check(dir string, step uint64, sum []byte) error {
+	meta, err := readMeta(filepath.Join(Path(dir, step), metaFile))
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(Path(dir, step), stateFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := intact(f, meta); err != nil {
+		return err
+	}
+	if meta.StateSHA256 != hex.EncodeToString(sum) {
+		return fmt.Errorf("it holds the state %.12s, want %x", meta.StateSHA256, sum[:6])
+	}
+	return nil
+}
+
+func intact(state io.Reader, meta Meta) error {
+	h := sha256.New()
+	if _, err := io.Copy(h, state); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != meta.StateSHA256 {
+		return fmt.Errorf("%s is damaged: SHA-256 %.12s, want %.12s", stateFile, got, meta.StateSHA256)
+	}
+	return nil
+}
+
 func load(path, run string, step uint64, r *replica.Replica) error {
 	meta, err := readMeta(filepath.Join(path, metaFile))
 	if err != nil {
@@ -111,12 +142,8 @@ func load(path, run string, step uint64, r *replica.Replica) error {
 		return err
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if err := intact(f, meta); err != nil {
 		return err
-	}
-	if got := hex.EncodeToString(h.Sum(nil)); got != meta.StateSHA256 {
-		return fmt.Errorf("%s is damaged: SHA-256 %.12s, want %.12s", stateFile, got, meta.StateSHA256)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
