@@ -360,13 +360,16 @@ func (w *worker) compute(a step.Compute) (step.Event, error) {
 	if err := w.accum.Add(a.Micro, w.grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
 		return nil, fmt.Errorf("step %d: %w", a.Done+1, err)
 	}
-	w.record.ComputeUs += uint64(time.Since(start).Microseconds())
+	took := time.Since(start)
+	w.accum.Took(a.Micro, took)
+	w.record.ComputeUs += uint64(took.Microseconds())
 	return step.Computed{Micro: a.Micro}, nil
 }
 
 func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) {
 	start := time.Now()
 	w.accum.Vote(a.VoteStop)
+	w.accum.Leave(a.VoteLeave)
 	if _, err := w.ring.Reduce(ctx, w.op(kindGradient, a.Done), w.accum, &w.sum); err != nil {
 		return nil, err
 	}
@@ -374,7 +377,7 @@ func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) 
 		return nil, fmt.Errorf("step %d: the gradient of micro-batch %v is not finite or too large; lower learning_rate, or look at the examples of that step", a.Done+1, w.sum.Bad)
 	}
 	w.record.ReduceUs = uint64(time.Since(start).Microseconds())
-	return step.Reduced{Votes: w.sum.Votes}, nil
+	return step.Reduced{Votes: w.sum.Votes, Leaves: w.sum.Leaves, Took: w.sum.Took}, nil
 }
 
 func (w *worker) apply(a step.Apply) (step.Event, error) {

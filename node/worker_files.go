@@ -95,18 +95,17 @@ func (w *worker) restore(spec *proto.Spec) error {
 func (w *worker) plan() step.Plan {
 	return step.Plan{
 		Steps:     uint64(w.recipe.Plan.Steps()),
-		Micros:    w.recipe.Micros,
+		Work:      w.recipe.Work,
 		SaveEvery: uint64(w.job.SaveSteps),
 		EvalEvery: uint64(w.job.EvalSteps),
-		Eval:      w.recipe.ValMicros() > 0,
+		Val:       w.recipe.ValWork(),
 	}
 }
 
 // evaluate takes this member's share of the validation loss and sums it over all members, exactly.
 func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, error) {
 	w.eval.Reset()
-	rank, n := w.lease.Rank(w.node.cfg.ID), len(w.lease.Members)
-	for i := rank; i < w.recipe.ValMicros(); i += n {
+	for _, i := range a.Micros {
 		b := w.recipe.Val(i)
 		loss, err := w.trainer.Loss(b)
 		if err != nil {

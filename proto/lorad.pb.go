@@ -453,7 +453,7 @@ func (x *Spec) GetWarnings() []string {
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`                              // rises with every new lease of a run; fences stale traffic
-	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`                                     // node ids in ring order; micro-batch m belongs to members[m % n]
+	Members       []string               `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`                                     // node ids in ring order; micro-batches are dealt by measured speed (node/step)
 	From          uint64                 `protobuf:"varint,3,opt,name=from,proto3" json:"from,omitempty"`                                          // first step the generation may have to do
 	Until         uint64                 `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`                                        // steps < until may be done; raised by renewal without a new generation
 	GrantedUnixMs int64                  `protobuf:"varint,5,opt,name=granted_unix_ms,json=grantedUnixMs,proto3" json:"granted_unix_ms,omitempty"` // when the generation began; set by Apply

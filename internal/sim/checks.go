@@ -166,8 +166,22 @@ func (c *checks) computes(k *worker, a step.Compute) {
 
 // covers: a sum counts each micro-batch of its step exactly once.
 func (c *checks) covers(k *worker, done uint64, sum []part) {
-	if !slices.Equal(sum, whole(done, k.life.plan.Micros(done))) {
+	if !slices.Equal(sum, whole(done, len(k.life.plan.Work(done)))) {
 		c.w.fail("%s: the sum of step %d at %s is made of %v", k.id, done+1, k.n.id, sum)
+	}
+}
+
+// validates: each micro-batch of the validation set comes from one member.
+func (c *checks) validates(k *worker, all []contribution) {
+	var got []int
+	for _, x := range all {
+		got = append(got, x.micros...)
+	}
+	slices.Sort(got)
+	for i := range k.life.plan.Val {
+		if len(got) != len(k.life.plan.Val) || got[i] != i {
+			c.w.fail("%s: the validation loss at %s is made of %v", k.id, k.n.id, got)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ var faults = []fault{
 	{"leader deposed", (*nemesis).depose},
 	{"leader killed", (*nemesis).regicide},
 	{"slow disk", (*nemesis).slow},
+	{"slow node", (*nemesis).load},
 	{"lost checkpoints", (*nemesis).wipe},
 	{"power cut", (*nemesis).powerCut},
 	{"false alarm", (*nemesis).slander},
@@ -50,7 +51,7 @@ func (m *nemesis) begin(w *World) {
 	}
 	m.deadline = m.until + grace
 	for _, u := range w.users {
-		m.deadline += int64(u.life.plan.Steps) * (int64(u.life.most)*25*ms + 150*ms)
+		m.deadline += int64(u.life.plan.Steps) * (int64(u.life.most)*200*ms + 150*ms)
 	}
 	w.after(w.rng.span(0, m.pause), m.strike)
 	w.at(m.until, m.mend)
@@ -75,7 +76,7 @@ func (m *nemesis) mend() {
 	m.w.note("fault", "everything is mended")
 	m.w.wires.heal()
 	for _, n := range m.w.nodes {
-		n.slowUntil = 0
+		n.slowUntil, n.laden = 0, 0
 		n.thaw()
 		if !n.up {
 			n.start()
@@ -184,6 +185,9 @@ func (m *nemesis) regicide() {
 }
 
 func (m *nemesis) slow() { m.victim().slowUntil = m.w.now + m.w.rng.span(second, 30*second) }
+
+// load is a machine on which something else runs for a while.
+func (m *nemesis) load() { m.victim().laden = m.w.now + m.w.rng.span(second, 60*second) }
 
 // wipe is a node whose process dies and comes back without its checkpoints, and, if it has no home there, without the
 // inputs.

@@ -24,7 +24,8 @@ type node struct {
 	id    string
 	index int
 	skew  int64 // ms that its clock is ahead
-	speed int64 // microseconds per micro-batch
+	speed int64 // microseconds per micro-batch of mean size
+	laden int64 // until when something else runs on it
 
 	// on disk
 	snapshot   []byte
@@ -58,7 +59,24 @@ func newNode(w *World, i int) *node {
 	n := &node{w: w, id: fmt.Sprintf("n%d", i+1), index: i, disks: map[string]*disk{}}
 	n.skew = int64(w.rng.between(-300, 300))
 	n.speed = w.rng.span(1*ms, 15*ms)
+	if w.rng.percent(10) {
+		n.speed *= 8
+	}
 	return n
+}
+
+const (
+	meanTokens = 60
+	burden     = 10 // times slower while something else runs
+)
+
+// pace is what a micro-batch of mean size takes now.
+func (n *node) pace() int64 {
+	d := n.speed/2 + n.w.rng.span(0, n.speed)
+	if n.w.now < n.laden {
+		return d * burden
+	}
+	return d
 }
 
 func (w *World) node(id string) *node {

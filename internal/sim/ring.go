@@ -49,7 +49,10 @@ type opKey struct {
 type contribution struct {
 	position step.Position
 	parts    []part
+	took     map[int]int64 // microseconds by micro-batch
 	vote     bool
+	leave    bool
+	micros   []int // of the validation set
 }
 
 // collective is one operation: it comes to a result once all members are in it, and each member learns it by itself.

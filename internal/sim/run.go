@@ -23,17 +23,28 @@ func newLife(w *World, i int) life {
 	l := life{most: most, keep: r.between(0, 3), applyIn: r.span(ms/10, 3*ms)}
 	l.plan = step.Plan{
 		Steps:     uint64(r.between(20, 400)),
-		Micros:    func(done uint64) int { return 1 + int(mix(salt^done)%uint64(most)) },
+		Work:      func(done uint64) []int { return sizes(mix(salt^done), most) },
 		SaveEvery: uint64(pick(r, []int{0, 1, 5, 10, 25, 60})),
 		EvalEvery: uint64(pick(r, []int{0, 3, 20, 50})),
-		Eval:      r.percent(60),
+	}
+	if r.percent(60) {
+		l.plan.Val = []int{100, 20, 60}
 	}
 	l.states = make([]uint64, l.plan.Steps+1)
 	l.states[0] = mix(salt + uint64(i))
 	for done := range l.plan.Steps {
-		l.states[done+1] = advance(l.states[done], whole(done, l.plan.Micros(done)))
+		l.states[done+1] = advance(l.states[done], whole(done, len(l.plan.Work(done))))
 	}
 	return l
+}
+
+// sizes are the tokens of each micro-batch of a step.
+func sizes(h uint64, most int) []int {
+	out := make([]int, 1+int(h%uint64(most)))
+	for i := range out {
+		out[i] = 20 + int(mix(h+uint64(i))%80)
+	}
+	return out
 }
 
 // part is the gradient of one micro-batch: all there is to know of it is which one it is.

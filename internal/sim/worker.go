@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"lorad/node/step"
@@ -34,6 +35,7 @@ type worker struct {
 
 	replica replica
 	accum   []part
+	took    map[int]int64 // microseconds, by micro-batch in accum
 	sum     []part
 	record  *proto.StepRecord
 	began   int64
@@ -170,7 +172,7 @@ func (k *worker) perform(actions []step.Action) {
 			k.leaveRing("it left")
 		case step.Discard:
 			if k.bug() != KeepDiscarded {
-				k.accum = nil
+				k.empty()
 			}
 		case step.ReportAborted:
 			k.n.w.note(k.n.id, "%s: gives generation %d up, suspects %q: %s", k.id, a.Generation, a.Suspect, a.Detail)
@@ -227,15 +229,16 @@ func (k *worker) begin(a step.Action) {
 	case step.Sync:
 		k.sync(o, a)
 	case step.Compute:
-		k.wait(o, k.n.speed/2+w.rng.span(0, k.n.speed), func() step.Event { return k.compute(a) })
+		d := k.n.pace() * int64(k.life.plan.Work(a.Done)[a.Micro]) / meanTokens
+		k.wait(o, d, func() step.Event { return k.compute(a, d) })
 	case step.Reduce:
-		k.collective(o, opKey{kindGradient, a.Done}, contribution{parts: k.accum, vote: a.VoteStop}, func(all []contribution) step.Event { return k.reduced(a, all) })
+		k.collective(o, opKey{kindGradient, a.Done}, contribution{parts: k.accum, took: k.took, vote: a.VoteStop, leave: a.VoteLeave}, func(all []contribution) step.Event { return k.reduced(a, all) })
 	case step.Apply:
 		w.checks.leased(k, a)
 		k.wait(o, k.life.applyIn, func() step.Event { return k.apply(a) })
 	case step.Evaluate:
 		k.after(w.rng.span(ms, 30*ms), func() {
-			k.collective(o, opKey{kindEvaluation, a.Done}, contribution{}, func([]contribution) step.Event { return k.evaluated(a) })
+			k.collective(o, opKey{kindEvaluation, a.Done}, contribution{micros: a.Micros}, func(all []contribution) step.Event { return k.evaluated(a, all) })
 		})
 	case step.Save:
 		k.wait(o, k.n.diskDelay(60*ms), func() step.Event { return k.save(a) })
@@ -269,25 +272,35 @@ func linkFailed(suspect, detail string) step.Failed {
 func (k *worker) accumFor() {
 	k.record = &proto.StepRecord{}
 	if k.bug() != StaleAccumulator || k.replica.done%7 != 3 {
-		k.accum = nil
+		k.empty()
 	}
 }
 
+func (k *worker) empty() { k.accum, k.took = nil, map[int]int64{} }
+
 func (k *worker) bug() Bug { return k.n.w.cfg.Bug }
 
-func (k *worker) compute(a step.Compute) step.Event {
+func (k *worker) compute(a step.Compute, took int64) step.Event {
 	k.n.w.checks.computes(k, a)
+	k.took = maps.Clone(k.took) // a sum may still be reading it
+	k.took[a.Micro] = took
 	k.accum = append(k.accum[:len(k.accum):len(k.accum)], part{a.Done, a.Micro})
 	return step.Computed{Micro: a.Micro}
 }
 
 func (k *worker) reduced(a step.Reduce, all []contribution) step.Event {
 	var parts [][]part
-	var votes int64
+	e := step.Reduced{Took: make([]int64, len(k.life.plan.Work(a.Done)))}
 	for _, c := range all {
 		parts = append(parts, c.parts)
 		if c.vote {
-			votes++
+			e.Votes++
+		}
+		if c.leave {
+			e.Leaves++
+		}
+		for i := range e.Took {
+			e.Took[i] += c.took[i]
 		}
 	}
 	k.sum = add(parts)
@@ -297,7 +310,7 @@ func (k *worker) reduced(a step.Reduce, all []contribution) step.Event {
 	} else {
 		k.n.w.checks.covers(k, a.Done, k.sum)
 	}
-	return step.Reduced{Votes: votes}
+	return e
 }
 
 func (k *worker) apply(a step.Apply) step.Event {
@@ -316,7 +329,8 @@ func (k *worker) apply(a step.Apply) step.Event {
 	return step.Applied{Done: a.Done + 1}
 }
 
-func (k *worker) evaluated(a step.Evaluate) step.Event {
+func (k *worker) evaluated(a step.Evaluate, all []contribution) step.Event {
+	k.n.w.checks.validates(k, all)
 	k.reports.evaluated(a.Done)
 	return step.Evaluated{Done: a.Done}
 }

@@ -190,6 +190,22 @@ func (r *Recipe) MaxMicros() int {
 // Micros is the number of micro-batches of the step after `done` steps.
 func (r *Recipe) Micros(done uint64) int { return len(r.Plan.Batch(int(done))) }
 
+// Work lists the tokens of each micro-batch of the step after `done` steps.
+func (r *Recipe) Work(done uint64) []int { return tokens(r.Set.Train, r.Plan.Batch(int(done))) }
+
+// ValWork lists the tokens of each micro-batch of the validation set; none = there is no such set.
+func (r *Recipe) ValWork() []int { return tokens(r.Set.Val, r.val) }
+
+func tokens(examples []data.Example, micros [][]int) []int {
+	out := make([]int, len(micros))
+	for i, which := range micros {
+		for _, e := range which {
+			out[i] += len(examples[e].Tokens)
+		}
+	}
+	return out
+}
+
 // Labelled is the number of labels that carry loss in the whole global batch of the step after `done` steps: what the
 // gradient of every micro-batch is divided by, so that tokens weigh the same wherever they are computed.
 func (r *Recipe) Labelled(done uint64) int {

@@ -11,6 +11,10 @@
 //   - A collective is entered only by members that agreed, in Sync, on the step, on what is evaluated and on
 //     who owns which micro-batch of the first step; whether to stop they vote on with every sum. Everything after that follows
 //     from data all members hold, so nobody waits for a collective that another will not enter.
+//   - Micro-batches are dealt by measured speed (deal.go). What each one took travels with the sum, so that all members
+//     deal by the same numbers; at the beginning of a generation they take over those of the furthest member.
+//   - A member that wants to leave says so with its sum. All members then stand still after that step and the next
+//     generation begins without it: nothing is computed twice.
 //   - A step is done when it is applied. Whoever is behind copies the state of a member that is ahead:
 //     steps are deterministic, so equal step means equal bits, and Sync refuses to go on if it does not.
 //
@@ -40,15 +44,15 @@ func (l Lease) Rank(id string) int {
 // Plan is what never changes in a run.
 type Plan struct {
 	Steps     uint64
-	Micros    func(done uint64) int // micro-batches of the step after `done` steps
-	SaveEvery uint64                // 0 = only at the end
-	EvalEvery uint64                // 0 = only at the end, if Eval
-	Eval      bool                  // there is something to evaluate on
+	Work      func(done uint64) []int // tokens of each micro-batch of the step after `done` steps
+	SaveEvery uint64                  // 0 = only at the end
+	EvalEvery uint64                  // 0 = only at the end, if Eval
+	Val       []int                   // tokens of each micro-batch of the validation set; none = there is none
 }
 
 // EvalAfter says whether the validation loss is taken after `done` steps.
 func (p Plan) EvalAfter(done uint64) bool {
-	return p.Eval && (done == p.Steps || p.EvalEvery > 0 && done%p.EvalEvery == 0)
+	return len(p.Val) > 0 && (done == p.Steps || p.EvalEvery > 0 && done%p.EvalEvery == 0)
 }
 
 // Position is what members compare in Sync.
@@ -57,121 +61,10 @@ type Position struct {
 	Evaluated uint64 // last step after which the validation loss was taken
 	Digest    uint64 // of parameters and optimiser state
 	Computed  []int  // micro-batches of step Done+1 already summed here, ascending
+
+	// Pace is what this member knows of the speed of the members of its last generation, in nanoseconds per token.
+	Pace map[string]int64 `json:",omitempty"`
 }
-
-// Event is something that happened.
-type Event interface{ event() }
-
-type (
-	// Leased carries the newest lease of the run; the zero Lease means there is none.
-	Leased struct{ Lease Lease }
-	// StopWanted asks for a checkpoint and a pause at the next step boundary. It holds for the present generation: the
-	// next one may be of the same run resumed, so the shell repeats it as long as the run is to stop.
-	StopWanted struct{}
-	// Connected says that the ring of this generation stands.
-	Connected struct{ Generation uint64 }
-	// Synced carries what all members (by rank) declared; the replica has caught up with the furthest.
-	Synced struct {
-		Generation uint64
-		Positions  []Position
-	}
-	// Computed says that the gradient of a micro-batch is in the accumulator.
-	Computed struct{ Micro int }
-	// Reduced says that the sum of the step is complete and verified.
-	Reduced struct{ Votes int64 }
-	// Applied says that the optimiser has made the step.
-	Applied struct{ Done uint64 }
-	// Evaluated says that the validation loss after the step is known.
-	Evaluated struct{ Done uint64 }
-	// Saved says that the checkpoint of the step is durable.
-	Saved struct{ Done uint64 }
-	// Closed says that the final output is written and reported.
-	Closed struct{}
-	// RingLost says that the ring of this generation is dead, whatever the member is at. It answers nothing: a
-	// collective that was in it fails by itself.
-	RingLost struct {
-		Generation      uint64
-		Suspect, Detail string
-	}
-	// Failed says that the long action failed. Link: the ring is at fault and a new generation may help;
-	// otherwise the run itself is broken.
-	Failed struct {
-		Link    bool
-		Suspect string
-		Detail  string
-	}
-)
-
-func (Leased) event()     {}
-func (StopWanted) event() {}
-func (Connected) event()  {}
-func (Synced) event()     {}
-func (Computed) event()   {}
-func (Reduced) event()    {}
-func (Applied) event()    {}
-func (Evaluated) event()  {}
-func (Saved) event()      {}
-func (Closed) event()     {}
-func (RingLost) event()   {}
-func (Failed) event()     {}
-
-// Action is something to do. Long actions answer with one event (or Failed); the others answer nothing.
-type Action interface{ action() }
-
-type (
-	// Connect builds the ring of the lease (long; cancellable).
-	Connect struct{ Lease Lease }
-	// Sync exchanges Mine with all members and copies the state of the furthest (long; cancellable).
-	Sync struct {
-		Generation uint64
-		Mine       Position
-	}
-	// Compute adds the gradient of one micro-batch of step Done+1 (long).
-	Compute struct {
-		Done  uint64
-		Micro int
-	}
-	// Reduce sums the accumulators of step Done+1 (long; cancellable).
-	Reduce struct {
-		Generation, Done uint64
-		VoteStop         bool
-	}
-	// Apply makes step Done+1 with the reduced sum (long).
-	Apply struct{ Done uint64 }
-	// Evaluate takes the validation loss after Done steps, a collective (long; cancellable).
-	Evaluate struct{ Generation, Done uint64 }
-	// Save makes the checkpoint after Done steps durable (long).
-	Save struct{ Done uint64 }
-	// Finish writes the output (Paused: says it can be resumed) and ends the member's work (long).
-	Finish struct{ Paused bool }
-	// Cancel interrupts the running long action, which then answers Failed or its result; both are fine.
-	Cancel struct{}
-	// Discard empties the accumulator: its micro-batches belong to others now.
-	Discard struct{}
-	// Disconnect drops the ring, if any.
-	Disconnect struct{}
-	// ReportAborted asks the coordinator for a new generation.
-	ReportAborted struct {
-		Generation      uint64
-		Suspect, Detail string
-	}
-	// ReportBroken tells the coordinator that the run cannot go on.
-	ReportBroken struct{ Detail string }
-)
-
-func (Connect) action()       {}
-func (Sync) action()          {}
-func (Compute) action()       {}
-func (Reduce) action()        {}
-func (Apply) action()         {}
-func (Evaluate) action()      {}
-func (Save) action()          {}
-func (Finish) action()        {}
-func (Cancel) action()        {}
-func (Discard) action()       {}
-func (Disconnect) action()    {}
-func (ReportAborted) action() {}
-func (ReportBroken) action()  {}
 
 // Machine is one member's view of one run. The zero value is not usable: see New.
 type Machine struct {
@@ -189,7 +82,12 @@ type Machine struct {
 	saved     uint64
 	stopAt    uint64
 	stop      bool
-	mine      []int        // micro-batches of the step that this member owes
+	leave     bool
+	leavers   int64        // of this generation, as its sums say
+	yielded   uint64       // generation that was reported as yielded
+	work      []int        // tokens of each micro-batch of the step
+	owners    []int        // by micro-batch of the step: a rank
+	speeds    speeds       // of the members of the lease, by rank
 	computed  map[int]bool // micro-batches of step done+1 in the accumulator
 	reduced   bool
 	finished  bool
@@ -200,7 +98,7 @@ type Machine struct {
 
 // New starts a member whose replica has done `done` steps (0: fresh; otherwise: from a checkpoint).
 func New(self string, plan Plan, done uint64) *Machine {
-	return &Machine{self: self, plan: plan, done: done, saved: done, computed: map[int]bool{}}
+	return &Machine{self: self, plan: plan, done: done, saved: done, computed: map[int]bool{}, work: plan.workAfter(done)}
 }
 
 // Done is the number of steps the replica has done.
@@ -217,6 +115,8 @@ func (m *Machine) Handle(e Event) []Action {
 		out = m.leased(e.Lease)
 	case StopWanted:
 		m.stop = true
+	case LeaveWanted:
+		m.leave = true
 	case RingLost:
 		out = m.ringLost(e)
 	default:
@@ -240,6 +140,7 @@ func (m *Machine) leased(l Lease) []Action {
 	}
 	m.synced = false
 	m.stop, m.stopAt = false, 0
+	m.leave, m.leavers = false, 0
 	if m.running != nil && cancellable(m.running) {
 		return []Action{Cancel{}}
 	}
@@ -297,6 +198,10 @@ func (m *Machine) answered(e Event) []Action {
 		m.computed[e.Micro] = true
 	case Reduced:
 		m.reduced = true
+		m.speeds.measure(m.work, m.owners, e.Took)
+		if generationOf(was) == m.lease.Generation { // who left the last one is not in this one
+			m.leavers = e.Leaves
+		}
 		if e.Votes > 0 {
 			m.stopAt = m.done + 1
 		}
@@ -318,18 +223,12 @@ func (m *Machine) answered(e Event) []Action {
 	return nil
 }
 
-// advance moves to the next step: its micro-batches are dealt round robin.
+// advance moves to the next step and deals its micro-batches.
 func (m *Machine) advance(done uint64) {
 	m.done, m.reduced = done, false
 	clear(m.computed)
-	m.mine = m.mine[:0]
-	if m.done >= m.plan.Steps {
-		return
-	}
-	rank, n := m.lease.Rank(m.self), len(m.lease.Members)
-	for i := rank; rank >= 0 && i < m.plan.Micros(m.done); i += n {
-		m.mine = append(m.mine, i)
-	}
+	m.work = m.plan.workAfter(done)
+	m.owners = m.speeds.deal(m.work)
 }
 
 // failed turns a failure into a request for a new generation, or into the end of the run. A failure that
@@ -380,34 +279,67 @@ func (m *Machine) next() []Action {
 	case !m.synced:
 		return m.start(Sync{Generation: gen, Mine: m.position()})
 	default:
-		return m.work(gen)
+		return m.proceed(gen)
 	}
 }
 
-// work decides what a member in a standing, agreed ring does next.
-func (m *Machine) work(gen uint64) []Action {
+// proceed decides what a member in a standing, agreed ring does next.
+func (m *Machine) proceed(gen uint64) []Action {
 	last := m.done == m.plan.Steps
 	stopping := m.stopAt != 0 && m.done >= m.stopAt
 	switch {
-	case m.isLost() && (m.evalDue() || !last && !stopping):
+	case m.yields() && !m.deserted():
+		return m.yield(gen)
+	case m.isLost() && (m.evalDue() || !last && !stopping && !m.yields()):
 		return m.giveUp(m.lost.Suspect, m.lost.Detail)
 	case m.evalDue():
-		return m.start(Evaluate{Generation: gen, Done: m.done})
-	case m.saveDue(last || stopping):
+		return m.start(Evaluate{Generation: gen, Done: m.done, Micros: m.share(Deal(m.plan.Val, m.speeds.dealt))})
+	case m.saveDue(last || stopping || m.yields()):
 		return m.start(Save{Done: m.done})
 	case last:
 		return m.start(Finish{})
 	case stopping:
 		return m.start(Finish{Paused: true})
+	case m.yields():
+		return m.yield(gen)
 	case m.done+1 >= m.lease.Until:
 		return nil // wait for the renewal
 	}
-	for _, micro := range m.mine {
+	for _, micro := range m.share(m.owners) {
 		if !m.computed[micro] {
 			return m.start(Compute{Done: m.done, Micro: micro})
 		}
 	}
-	return m.start(Reduce{Generation: gen, Done: m.done, VoteStop: m.stop})
+	return m.start(Reduce{Generation: gen, Done: m.done, VoteStop: m.stop, VoteLeave: m.leave})
+}
+
+// yields: the last sum said that a member leaves. A run that stops or has all its steps goes that way instead.
+func (m *Machine) yields() bool {
+	return m.leavers > 0 && m.stopAt == 0 && m.done < m.plan.Steps
+}
+
+// deserted: all members leave at once. Nobody goes on from here, so what the others would do is done now.
+func (m *Machine) deserted() bool { return m.leavers == int64(len(m.lease.Members)) }
+
+// yield stands still until the next generation.
+func (m *Machine) yield(gen uint64) []Action {
+	if m.yielded == gen {
+		return nil
+	}
+	m.yielded = gen
+	return []Action{ReportYielded{Generation: gen}}
+}
+
+// share lists what this member owns.
+func (m *Machine) share(owners []int) []int {
+	rank := m.lease.Rank(m.self)
+	var mine []int
+	for micro, owner := range owners {
+		if owner == rank {
+			mine = append(mine, micro)
+		}
+	}
+	return mine
 }
 
 func (m *Machine) evalDue() bool {
@@ -421,134 +353,4 @@ func (m *Machine) saveDue(ending bool) bool {
 func (m *Machine) start(a Action) []Action {
 	m.running = a
 	return []Action{a}
-}
-
-func (m *Machine) position() Position {
-	p := Position{Done: m.done, Evaluated: m.evaluated}
-	for i := range m.plan.microsAfter(m.done) {
-		if m.computed[i] {
-			p.Computed = append(p.Computed, i)
-		}
-	}
-	return p
-}
-
-func (p Plan) microsAfter(done uint64) int {
-	if done >= p.Steps {
-		return 0
-	}
-	return p.Micros(done)
-}
-
-// furthest is the first position that no other is ahead of.
-func furthest(all []Position) Position {
-	top := all[0]
-	for _, p := range all[1:] {
-		if p.Done > top.Done {
-			top = p
-		}
-	}
-	return top
-}
-
-// level says whether all members had done the same steps. After the last step there is no sum in which those that are
-// ahead would wait for those that copy from them: they meet once more, or they would be gone before the copy is made.
-func level(all []Position) bool {
-	for _, p := range all {
-		if p.Done != all[0].Done {
-			return false
-		}
-	}
-	return true
-}
-
-// catchUp takes note that the replica holds the state of top.
-func (m *Machine) catchUp(top Position) {
-	if m.done != top.Done {
-		m.advance(top.Done)
-	}
-}
-
-// agree takes what every member declared and lays down the common ground of the generation.
-func (m *Machine) agree(all []Position) []Action {
-	top := furthest(all)
-	m.catchUp(top)
-	evaluated := top.Done
-	for _, p := range all {
-		if p.Done == top.Done {
-			evaluated = min(evaluated, p.Evaluated)
-		}
-	}
-	m.evaluated = evaluated
-	m.synced = top.Done < m.plan.Steps || level(all)
-	return m.claim(all, top.Done)
-}
-
-// claim takes over this member's share of the first step.
-func (m *Machine) claim(all []Position, done uint64) []Action {
-	claims := make([][]int, len(all))
-	for i, p := range all {
-		if p.Done == done {
-			claims[i] = p.Computed
-		}
-	}
-	owners, keep := Assign(claims, m.plan.microsAfter(done))
-	rank := m.lease.Rank(m.self)
-	m.mine = m.mine[:0]
-	for micro, owner := range owners {
-		if owner == rank {
-			m.mine = append(m.mine, micro)
-		}
-	}
-	if keep[rank] {
-		return nil
-	}
-	clear(m.computed)
-	return []Action{Discard{}}
-}
-
-// Assign deals the micro-batches of a step to members of whom some hold finished ones. A member keeps what it
-// has summed unless a member before it holds one of them too: a sum cannot be taken apart, so it then starts
-// afresh. What nobody holds is dealt to whoever owes the fewest, lowest rank first.
-// owners[micro] is a rank; keep[rank] says that the member's accumulator stands.
-func Assign(claims [][]int, micros int) (owners []int, keep []bool) {
-	owners = make([]int, micros)
-	for i := range owners {
-		owners[i] = -1
-	}
-	keep = make([]bool, len(claims))
-	load := make([]int, len(claims))
-	for rank, held := range claims {
-		keep[rank] = free(owners, held)
-		if !keep[rank] {
-			continue
-		}
-		for _, micro := range held {
-			owners[micro] = rank
-			load[rank]++
-		}
-	}
-	for micro := range owners {
-		if owners[micro] >= 0 {
-			continue
-		}
-		least := 0
-		for rank := range load {
-			if load[rank] < load[least] {
-				least = rank
-			}
-		}
-		owners[micro] = least
-		load[least]++
-	}
-	return owners, keep
-}
-
-func free(owners []int, held []int) bool {
-	for _, micro := range held {
-		if micro < 0 || micro >= len(owners) || owners[micro] >= 0 {
-			return false
-		}
-	}
-	return true
 }
