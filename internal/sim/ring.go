@@ -227,11 +227,14 @@ func (k *worker) ringLost(r *ring, suspect, why string) {
 	}
 }
 
+// inOrder is how a member leaves that has finished: what it had to send is on its way.
+const inOrder = "it is done"
+
 // abort fails a collective for everybody who has not learnt its result and will not.
 func (r *ring) abort(c *collective, suspect, why string) {
 	for i, o := range c.present {
 		k := r.here[i]
-		if o == nil || k == nil || k.op != o || c.decided && r.w.rng.percent(30) {
+		if o == nil || k == nil || k.op != o || c.decided && (why == inOrder || r.w.rng.percent(30)) {
 			continue
 		}
 		if c.decided {

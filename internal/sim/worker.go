@@ -169,7 +169,11 @@ func (k *worker) perform(actions []step.Action) {
 		case step.Cancel:
 			k.cancel()
 		case step.Disconnect:
-			k.leaveRing("it left")
+			if k.machine.Over() && !k.breaking {
+				k.leaveRing(inOrder)
+			} else {
+				k.leaveRing("it left")
+			}
 		case step.Discard:
 			if k.bug() != KeepDiscarded {
 				k.empty()
@@ -205,7 +209,7 @@ func (k *worker) broken(why string) {
 // end is the last thing a worker does. It is not started again in the generation that it ended in, but may be in one
 // that it has heard of since.
 func (k *worker) end(generation uint64) {
-	k.leaveRing("it is done")
+	k.leaveRing(inOrder)
 	k.after(k.n.w.delay(), func() {
 		k.over = true
 		delete(k.n.workers, k.id)
