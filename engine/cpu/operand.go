@@ -32,7 +32,7 @@ func (g *product) strips(s *scratch, k, j0, j1 int) []panel {
 }
 
 // turn packs k rows of a panel from a matrix that is stored the other way round: row r of column j is src[j*ld+r]. Blocks are
-// turned by assembly, what is left of k and of the columns in Go; columns that C does not have become 0.
+// turned by assembly, what is left of k and of the columns in Go.
 func (q *panel) turn(t transposer, dst []float32, k int, src []float32, ld int) {
 	j, k4 := 0, k&^3
 	for ; k4 > 0 && j+t.rows <= q.cols; j += t.rows {
@@ -40,7 +40,6 @@ func (q *panel) turn(t transposer, dst []float32, k int, src []float32, ld int) 
 		q.gather(dst, k4, k, j, j+t.rows, src, ld)
 	}
 	q.gather(dst, 0, k, j, q.cols, src, ld)
-	q.pad(dst, k)
 }
 
 // gather packs rows r0..r1 of columns j0..j1, one by one.
@@ -71,6 +70,7 @@ func (b *stored) fill(g *product, s *scratch, list []panel, rows, p, k int) {
 		for i := range list {
 			q := &list[i]
 			q.turn(g.transpose, q.at, k, b.b[q.j*b.bj+p:], b.bj)
+			q.pad(q.at, k)
 		}
 		return
 	}

@@ -2,12 +2,13 @@ package llama
 
 import "lorad/engine"
 
-// logitsBudget is how many logits exist at a time: 4 MiB in float32.
-const logitsBudget = 1 << 20
-
-// headChunk is the number of rows whose logits are computed together: at least 32, so that the product is worth its weights' traffic,
-// and a multiple of 8 for dropout's masks.
-func (m *Model[T]) headChunk() int { return max(32, logitsBudget/m.cfg.VocabSize) &^ 7 }
+// headChunk is the number of rows whose logits are computed together. 4 MiB of them stay in the cache; but below 256 rows, turning the head's
+// weight over for the backward product is more than a tenth of it, so large vocabularies get up to 32 MiB. A multiple of 8, for
+// dropout's masks. It changes no bit of a frozen head.
+func (m *Model[T]) headChunk() int {
+	v := m.cfg.VocabSize
+	return max(32, 1<<20/v, min(256, 1<<23/v)) &^ 7
+}
 
 // selectLabelled lists the rows that carry loss.
 func (m *Model[T]) selectLabelled(p *pass) {
