@@ -38,12 +38,17 @@ type Authority struct {
 
 // New makes the authority of a new cluster.
 func New(clusterID string) (*Authority, error) {
-	if !part.MatchString(clusterID) {
-		return nil, fmt.Errorf("new authority: cluster id %q: want 1-63 of a-z, 0-9 and '-'", clusterID)
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("new authority: %w", err)
+	}
+	return certify(clusterID, key)
+}
+
+// certify makes the authority's own certificate.
+func certify(clusterID string, key *ecdsa.PrivateKey) (*Authority, error) {
+	if !part.MatchString(clusterID) {
+		return nil, fmt.Errorf("new authority: cluster id %q: want 1-63 of a-z, 0-9 and '-'", clusterID)
 	}
 	t := authorityTemplate(clusterID, time.Now())
 	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
@@ -77,6 +82,10 @@ func serial() *big.Int {
 	b[0] &= 0x7f // positive, and at most 20 bytes in DER
 	return new(big.Int).SetBytes(b)
 }
+
+// Renamed is the same authority, its key, for a cluster of another id: nobody with a certificate of the old id is let
+// in, and tokens still pin it.
+func (a *Authority) Renamed(clusterID string) (*Authority, error) { return certify(clusterID, a.key) }
 
 // ClusterID returns the id that the authority was made for.
 func (a *Authority) ClusterID() string { return a.clusterID }

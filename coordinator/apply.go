@@ -35,6 +35,9 @@ func (c *Coordinator) apply(ctx context.Context, cmd *proto.Command) (*proto.App
 		if !retryable(err) {
 			return nil, err
 		}
+		if why := c.Outcast(); why != nil {
+			return nil, why
+		}
 		if sleep(ctx, retryPause) != nil {
 			return nil, c.noQuorum(ctx, err)
 		}

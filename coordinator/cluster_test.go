@@ -54,13 +54,13 @@ func facts(name string) *proto.Node {
 // open starts a node on whatever its directory holds.
 func open(t testing.TB, dir, name string, creds *Credentials) *box {
 	t.Helper()
-	return openWith(t, dir, name, creds, func(*Config) {})
+	return openWith(t, dir, name, "127.0.0.1:0", creds, func(*Config) {})
 }
 
 // openWith is open with a Config that edit has had its hands on.
-func openWith(t testing.TB, dir, name string, creds *Credentials, edit func(*Config)) *box {
+func openWith(t testing.TB, dir, name, addr string, creds *Credentials, edit func(*Config)) *box {
 	t.Helper()
-	mux, err := transport.Listen("127.0.0.1:0", creds.Identity)
+	mux, err := transport.Listen(addr, creds.Identity)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func firstWith(t testing.TB, edit func(*Config)) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openWith(t, dir, "box", creds, edit)
+	return openWith(t, dir, "box", "127.0.0.1:0", creds, edit)
 }
 
 func (b *box) token(uses uint32, ttl time.Duration) string {
@@ -138,7 +138,7 @@ func (b *box) joinWith(token string, facts *proto.Node, edit func(*Config)) *box
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return openWith(b.t, dir, "box", creds, edit)
+	return openWith(b.t, dir, "box", "127.0.0.1:0", creds, edit)
 }
 
 func three(t testing.TB) []*box {

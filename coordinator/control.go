@@ -80,6 +80,7 @@ func (s control) Cluster(context.Context, *proto.ClusterRequest) (*proto.Cluster
 			Votes: slices.Contains(voters, n.Id),
 		})
 	}
+	reply.Recoveries = read(s.fsm, (*state.Machine).Recoveries)
 	return reply, nil
 }
 

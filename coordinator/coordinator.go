@@ -78,12 +78,16 @@ type Coordinator struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 	closing sync.Once
+
+	outcast     chan struct{} // closed when the cluster is known to have gone on without this node
+	outcastWhy  error
+	outcastOnce sync.Once
 }
 
 // Open starts the coordinator. It returns before the node has found the others: see Ready.
 func Open(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
-		id: cfg.Credentials.Node.Id, cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now,
+		id: cfg.Credentials.Node.Id, cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now, outcast: make(chan struct{}),
 	}
 	c.log = cfg.Log.With("node", c.id)
 	if c.now == nil {
@@ -101,7 +105,7 @@ func Open(cfg Config) (*Coordinator, error) {
 			return nil, fmt.Errorf("start coordinator: %w", err)
 		}
 	}
-	for _, f := range []func(context.Context){c.lead, c.keepTouch, c.announce, c.housekeep} {
+	for _, f := range []func(context.Context){c.lead, c.keepTouch, c.announce, c.housekeep, c.watchStanding} {
 		c.work.Go(func() { f(c.ctx) })
 	}
 	return c, nil
@@ -321,6 +325,8 @@ func (c *Coordinator) Ready(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-c.outcast:
+			return c.outcastWhy
 		case <-ctx.Done():
 			return c.noQuorum(ctx, errNoLeader)
 		}

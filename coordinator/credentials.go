@@ -63,10 +63,15 @@ func Create(dir string) (*Credentials, error) {
 		return nil, err
 	}
 	c := &Credentials{
-		Identity: identity, Node: node, ClusterID: id, GossipKey: make([]byte, 32), secret: &secret, sealed: sealed,
+		Identity: identity, Node: node, ClusterID: id, GossipKey: newGossipKey(), secret: &secret, sealed: sealed,
 	}
-	rand.Read(c.GossipKey)
 	return c.ready(), c.save(dir)
+}
+
+func newGossipKey() []byte {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return key
 }
 
 // Join enrols with the node at addr and keeps the credentials it is given in dir. facts need an address or at least a

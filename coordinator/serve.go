@@ -22,7 +22,7 @@ func (c *Coordinator) openServer() error {
 	proto.RegisterControlServer(c.server, control{Coordinator: c})
 	proto.RegisterCoordinationServer(c.server, coordination{c: c})
 	proto.RegisterEnrolServer(c.server, enrolment{c: c})
-	proto.RegisterPeerServer(c.server, peerServer{c.cfg.Peer, c.id})
+	proto.RegisterPeerServer(c.server, peerServer{c.cfg.Peer, c})
 	listeners := []net.Listener{c.cfg.Mux.Listener(transport.GRPC), c.cfg.Mux.Listener(transport.Enrol)}
 	if c.cfg.Local != nil {
 		listeners = append(listeners, c.cfg.Local)
@@ -36,11 +36,12 @@ func (c *Coordinator) openServer() error {
 // peerServer answers Ping here and leaves bulk bytes to the node.
 type peerServer struct {
 	proto.PeerServer
-	id string
+	c *Coordinator
 }
 
 func (p peerServer) Ping(context.Context, *proto.PingRequest) (*proto.PingReply, error) {
-	return &proto.PingReply{Id: p.id}, nil
+	_, index := p.c.fsm.next()
+	return &proto.PingReply{Id: p.c.id, Index: index}, nil
 }
 
 // coordination is what nodes ask the leader to do.

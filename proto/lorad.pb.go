@@ -1887,6 +1887,7 @@ type Snapshot struct {
 	Tokens        []*Token               `protobuf:"bytes,4,rep,name=tokens,proto3" json:"tokens,omitempty"`
 	Runs          []*Run                 `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
 	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of nodes that were removed: they never come back under the same id
+	Recoveries    []*Recovery            `protobuf:"bytes,7,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1963,6 +1964,167 @@ func (x *Snapshot) GetRemoved() []string {
 	return nil
 }
 
+func (x *Snapshot) GetRecoveries() []*Recovery {
+	if x != nil {
+		return x.Recoveries
+	}
+	return nil
+}
+
+// Recovery is what somebody did when the majority of voters was lost: one node went on alone, all others were thrown
+// out. It is never a command: a node that has lost its majority has nobody to agree with.
+type Recovery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"` // 2 after the first recovery; it is part of the cluster's id, so nobody speaks to an older epoch
+	UnixMs        int64                  `protobuf:"varint,2,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"`
+	Node          *Node                  `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`  // that went on
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`      // user of that machine
+	Term          uint64                 `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"` // of the last log entry that the node had
+	Index         uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
+	ThrownOut     []*Node                `protobuf:"bytes,7,rep,name=thrown_out,json=thrownOut,proto3" json:"thrown_out,omitempty"`
+	Runs          []*RunAt               `protobuf:"bytes,8,rep,name=runs,proto3" json:"runs,omitempty"` // unfinished runs, and how far they had come there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_proto_lorad_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Recovery) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Recovery) GetUnixMs() int64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+func (x *Recovery) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Recovery) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *Recovery) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Recovery) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Recovery) GetThrownOut() []*Node {
+	if x != nil {
+		return x.ThrownOut
+	}
+	return nil
+}
+
+func (x *Recovery) GetRuns() []*RunAt {
+	if x != nil {
+		return x.Runs
+	}
+	return nil
+}
+
+type RunAt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Step          uint64                 `protobuf:"varint,2,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunAt) Reset() {
+	*x = RunAt{}
+	mi := &file_proto_lorad_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunAt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunAt) ProtoMessage() {}
+
+func (x *RunAt) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
+func (*RunAt) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RunAt) GetRun() string {
+	if x != nil {
+		return x.Run
+	}
+	return ""
+}
+
+func (x *RunAt) GetStep() uint64 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
 // Report is what a member of a lease saw. Reports of a stale generation change nothing but checkpoints.
 type Report struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1981,7 +2143,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +2155,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +2168,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Report) GetRun() string {
@@ -2086,7 +2248,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2260,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2273,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2164,7 +2326,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2338,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2351,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 type NodeStatus struct {
@@ -2206,7 +2368,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2380,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2393,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2282,13 +2444,14 @@ type ClusterReply struct {
 	Nodes         []*NodeStatus          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	RaftTerm      uint64                 `protobuf:"varint,3,opt,name=raft_term,json=raftTerm,proto3" json:"raft_term,omitempty"`
 	RaftIndex     uint64                 `protobuf:"varint,4,opt,name=raft_index,json=raftIndex,proto3" json:"raft_index,omitempty"`
+	Recoveries    []*Recovery            `protobuf:"bytes,5,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2463,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2476,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -2344,6 +2507,13 @@ func (x *ClusterReply) GetRaftIndex() uint64 {
 	return 0
 }
 
+func (x *ClusterReply) GetRecoveries() []*Recovery {
+	if x != nil {
+		return x.Recoveries
+	}
+	return nil
+}
+
 type SubmitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobYaml       string                 `protobuf:"bytes,1,opt,name=job_yaml,json=jobYaml,proto3" json:"job_yaml,omitempty"` // as the user wrote it
@@ -2354,7 +2524,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2366,7 +2536,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2379,7 +2549,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -2407,7 +2577,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2589,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2602,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -2464,7 +2634,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2646,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2659,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 type RunsReply struct {
@@ -2501,7 +2671,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2683,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2696,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -2545,7 +2715,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2727,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2740,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -2590,7 +2760,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2772,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2785,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -2641,7 +2811,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2823,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2836,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -2686,7 +2856,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2698,7 +2868,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2711,7 +2881,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -2738,7 +2908,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +2920,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +2933,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -2793,7 +2963,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2975,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2988,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -2869,7 +3039,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2881,7 +3051,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2894,7 +3064,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -2940,7 +3110,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3122,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3135,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 type TokensReply struct {
@@ -2977,7 +3147,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2989,7 +3159,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3002,7 +3172,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3021,7 +3191,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3203,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3216,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3064,7 +3234,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3246,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3259,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 type RemoveNodeRequest struct {
@@ -3101,7 +3271,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +3283,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,7 +3296,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3147,7 +3317,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3159,7 +3329,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3172,7 +3342,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3205,7 +3375,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +3387,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +3400,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3260,7 +3430,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3442,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3455,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3377,7 +3547,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3389,7 +3559,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3402,7 +3572,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3448,7 +3618,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3460,7 +3630,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3473,7 +3643,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -3533,7 +3703,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3545,7 +3715,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3558,19 +3728,20 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 type PingReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3753,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3766,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PingReply) GetId() string {
@@ -3603,6 +3774,13 @@ func (x *PingReply) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *PingReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type FetchBlobRequest struct {
@@ -3615,7 +3793,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3805,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3818,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -3667,7 +3845,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3679,7 +3857,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3692,7 +3870,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -3718,7 +3896,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3730,7 +3908,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3743,7 +3921,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -3917,14 +4095,30 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"9\n" +
 	"\n" +
 	"PutCluster\x12+\n" +
-	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\xdd\x01\n" +
+	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\x91\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12+\n" +
 	"\acluster\x18\x02 \x01(\v2\x11.lorad.v1.ClusterR\acluster\x12$\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12'\n" +
 	"\x06tokens\x18\x04 \x03(\v2\x0f.lorad.v1.TokenR\x06tokens\x12!\n" +
 	"\x04runs\x18\x05 \x03(\v2\r.lorad.v1.RunR\x04runs\x12\x18\n" +
-	"\aremoved\x18\x06 \x03(\tR\aremoved\"\xb6\x02\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\x122\n" +
+	"\n" +
+	"recoveries\x18\a \x03(\v2\x12.lorad.v1.RecoveryR\n" +
+	"recoveries\"\xeb\x01\n" +
+	"\bRecovery\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x17\n" +
+	"\aunix_ms\x18\x02 \x01(\x03R\x06unixMs\x12\"\n" +
+	"\x04node\x18\x03 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x12\n" +
+	"\x04term\x18\x05 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12-\n" +
+	"\n" +
+	"thrown_out\x18\a \x03(\v2\x0e.lorad.v1.NodeR\tthrownOut\x12#\n" +
+	"\x04runs\x18\b \x03(\v2\x0f.lorad.v1.RunAtR\x04runs\"-\n" +
+	"\x05RunAt\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\"\xb6\x02\n" +
 	"\x06Report\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -3955,14 +4149,17 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04self\x18\x04 \x01(\bR\x04self\x12\x12\n" +
 	"\x04runs\x18\x05 \x03(\tR\x04runs\x12\x14\n" +
-	"\x05votes\x18\x06 \x01(\bR\x05votes\"\x95\x01\n" +
+	"\x05votes\x18\x06 \x01(\bR\x05votes\"\xc9\x01\n" +
 	"\fClusterReply\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x14.lorad.v1.NodeStatusR\x05nodes\x12\x1b\n" +
 	"\traft_term\x18\x03 \x01(\x04R\braftTerm\x12\x1d\n" +
 	"\n" +
-	"raft_index\x18\x04 \x01(\x04R\traftIndex\"<\n" +
+	"raft_index\x18\x04 \x01(\x04R\traftIndex\x122\n" +
+	"\n" +
+	"recoveries\x18\x05 \x03(\v2\x12.lorad.v1.RecoveryR\n" +
+	"recoveries\"<\n" +
 	"\rSubmitRequest\x12\x19\n" +
 	"\bjob_yaml\x18\x01 \x01(\tR\ajobYaml\x12\x10\n" +
 	"\x03dir\x18\x02 \x01(\tR\x03dir\"b\n" +
@@ -4047,9 +4244,10 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12\"\n" +
 	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12!\n" +
 	"\fvoter_secret\x18\a \x01(\fR\vvoterSecret\"\r\n" +
-	"\vPingRequest\"\x1b\n" +
+	"\vPingRequest\"1\n" +
 	"\tPingReply\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"B\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"B\n" +
 	"\x10FetchBlobRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"9\n" +
@@ -4111,7 +4309,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -4137,37 +4335,39 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*GrantLease)(nil),         // 21: lorad.v1.GrantLease
 	(*PutCluster)(nil),         // 22: lorad.v1.PutCluster
 	(*Snapshot)(nil),           // 23: lorad.v1.Snapshot
-	(*Report)(nil),             // 24: lorad.v1.Report
-	(*ApplyReply)(nil),         // 25: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 26: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 27: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 28: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 29: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 30: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 31: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 32: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 33: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 34: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 35: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 36: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 37: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 38: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 39: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 40: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 41: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 42: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 43: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 44: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 45: lorad.v1.RemoveNodeReply
-	(*AuditRequest)(nil),       // 46: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 47: lorad.v1.AuditReply
-	(*JoinRequest)(nil),        // 48: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 49: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 50: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 51: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 52: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 53: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 54: lorad.v1.Chunk
+	(*Recovery)(nil),           // 24: lorad.v1.Recovery
+	(*RunAt)(nil),              // 25: lorad.v1.RunAt
+	(*Report)(nil),             // 26: lorad.v1.Report
+	(*ApplyReply)(nil),         // 27: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 28: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 29: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 30: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 31: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 32: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 33: lorad.v1.RunsRequest
+	(*RunsReply)(nil),          // 34: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 35: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 36: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 37: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 38: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 39: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 40: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 41: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 42: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 43: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 44: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 45: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 46: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 47: lorad.v1.RemoveNodeReply
+	(*AuditRequest)(nil),       // 48: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 49: lorad.v1.AuditReply
+	(*JoinRequest)(nil),        // 50: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 51: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 52: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 53: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 54: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 55: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 56: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -4186,7 +4386,7 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	19, // 13: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
 	20, // 14: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
 	21, // 15: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	24, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	26, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
 	22, // 17: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
 	2,  // 18: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
 	11, // 19: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
@@ -4198,59 +4398,64 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	2,  // 25: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
 	11, // 26: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
 	8,  // 27: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	6,  // 28: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	7,  // 29: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 30: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 31: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 32: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	27, // 33: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	8,  // 34: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	8,  // 35: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	8,  // 36: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	8,  // 37: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	6,  // 38: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	11, // 39: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 40: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 41: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 42: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 43: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	26, // 44: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	29, // 45: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	31, // 46: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	33, // 47: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	34, // 48: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	36, // 49: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	38, // 50: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	40, // 51: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	42, // 52: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	44, // 53: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	46, // 54: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	12, // 55: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	48, // 56: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	50, // 57: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	52, // 58: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	53, // 59: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	28, // 60: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	30, // 61: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	32, // 62: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 63: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	35, // 64: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	37, // 65: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	39, // 66: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	41, // 67: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	43, // 68: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	45, // 69: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	47, // 70: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	25, // 71: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	49, // 72: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	51, // 73: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	54, // 74: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	54, // 75: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	60, // [60:76] is the sub-list for method output_type
-	44, // [44:60] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	24, // 28: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	2,  // 29: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 30: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	25, // 31: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	6,  // 32: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	7,  // 33: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 34: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 35: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 36: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	29, // 37: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	24, // 38: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	8,  // 39: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	8,  // 40: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	8,  // 41: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	8,  // 42: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	6,  // 43: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	11, // 44: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 45: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 46: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 47: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 48: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	28, // 49: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	31, // 50: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	33, // 51: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	35, // 52: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	36, // 53: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	38, // 54: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	40, // 55: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	42, // 56: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	44, // 57: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	46, // 58: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	48, // 59: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	12, // 60: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	50, // 61: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	52, // 62: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	54, // 63: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	55, // 64: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	30, // 65: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	32, // 66: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	34, // 67: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 68: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	37, // 69: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	39, // 70: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	41, // 71: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	43, // 72: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	45, // 73: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	47, // 74: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	49, // 75: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	27, // 76: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	51, // 77: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	53, // 78: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	56, // 79: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	56, // 80: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	65, // [65:81] is the sub-list for method output_type
+	49, // [49:65] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -4277,7 +4482,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

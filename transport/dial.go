@@ -64,7 +64,17 @@ func (d *Dialer) dial(ctx context.Context, addr, nodeID string, p Proto) (*Conn,
 		}
 		return checkPeer(cs, nodeID, p)
 	}
-	return connect(ctx, d.From, addr, cfg)
+	c, err := connect(ctx, d.From, addr, cfg)
+	return c, d.superseded(err)
+}
+
+// superseded tells a node of a later epoch of our cluster from one of another cluster.
+func (d *Dialer) superseded(err error) error {
+	var unverified *tls.CertificateVerificationError
+	if errors.As(err, &unverified) && len(unverified.UnverifiedCertificates) > 0 && d.id.Superseded(unverified.UnverifiedCertificates[0]) {
+		return &kindError{Recovered, err}
+	}
+	return err
 }
 
 // checkPeer runs on a verified node of our cluster, before our certificate is shown.

@@ -23,6 +23,7 @@ const (
 	OtherCluster Kind = "other cluster"
 	WrongNode    Kind = "wrong node"
 	Revoked      Kind = "removed node"
+	Recovered    Kind = "recovered without this node"
 	Expired      Kind = "own certificate expired"
 	Clock        Kind = "certificate not valid now"
 	Refused      Kind = "refused"
@@ -38,6 +39,7 @@ var fixes = map[Kind]string{
 	OtherCluster: "the address belongs to a node of another cluster; check it, or leave the old cluster before you join a new one",
 	WrongNode:    "another node of the cluster answers at this address; its address has changed, or two nodes advertise the same one",
 	Revoked:      "that node was removed from the cluster; it can come back with `lorad join` and a new token",
+	Recovered:    "the cluster lost its majority and went on without this node, which cannot come back as it is: run `lorad join` with a new token and an empty state directory",
 	Expired:      "run `lorad join` on this node again with a new token; it keeps its name and its data",
 	Clock:        "compare the clocks of both machines, which may differ by an hour at most; if they agree, the other node's certificate has ended: run `lorad join` there again",
 	Refused:      "the other node did not accept this node's certificate (removed, expired, or of a role that may not do this); run `lorad nodes` there, then `lorad join` here with a new token",

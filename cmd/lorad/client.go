@@ -40,11 +40,15 @@ func (c *client) names(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return namesOf(reply), nil
+}
+
+func namesOf(reply *proto.ClusterReply) map[string]string {
 	out := map[string]string{}
 	for _, n := range reply.Nodes {
 		out[n.Node.Id] = n.Node.Name
 	}
-	return out, nil
+	return out
 }
 
 // follow shows a run until it ends or ctx does, and returns its last state.

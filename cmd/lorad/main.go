@@ -28,6 +28,7 @@ type cli struct {
 	Join     joinCmd     `cmd:"" help:"Join this machine to a cluster."`
 	Nodes    nodesCmd    `cmd:"" help:"List the nodes of the cluster."`
 	Node     nodeCmd     `cmd:"" help:"Remove a node from the cluster."`
+	Recover  recoverCmd  `cmd:"" help:"Go on alone when the majority of voters is lost for good."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens, for nodes that are to join and for people."`
 	Train    trainCmd    `cmd:"" help:"Train what a job file says, on the cluster or, without one, on this machine alone."`
 	Runs     runsCmd     `cmd:"" help:"List, show, follow and stop runs."`

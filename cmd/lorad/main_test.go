@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,7 +41,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("LORAD_DIR", filepath.Join(e.WorkDir, "state"))
 			return layTiny(e.WorkDir, tiny{Steps: 6})
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "eventually": eventually, "token": token},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "eventually": eventually, "token": token, "confirm": confirm, "until": until},
 	})
 }
 
@@ -70,12 +71,31 @@ func eventually(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Fatalf("%v", err)
 }
 
+// until PATTERN lorad ARGS... repeats a command until it succeeds and prints what the pattern is found in.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want, out := regexp.MustCompile(args[0]), ""
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if out = ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
+			return
+		}
+	}
+	ts.Fatalf("%s is not in:\n%s", want, out)
+}
+
 // token takes what lorad token create printed into the environment of what follows.
 func token(ts *testscript.TestScript, _ bool, _ []string) {
 	var s started
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &s))
 	ts.Setenv("ADDR", s.Addr)
 	ts.Setenv(tokenEnv, s.Token)
+}
+
+// confirm takes the code that lorad recover printed into the environment of what follows.
+func confirm(ts *testscript.TestScript, _ bool, _ []string) {
+	var v recoveryView
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	ts.Setenv("CODE", v.Confirm)
 }
 
 // tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.

@@ -56,6 +56,7 @@ func (nodesCmd) Run(a *app) error {
 				v.Engine, v.Cores, float64(v.MemoryBytes)/(1<<30), strings.Join(v.Runs, ","))
 		}
 		t.Flush()
+		showRecoveries(w, recoveries(reply, ""))
 	})
 }
 

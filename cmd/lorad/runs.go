@@ -38,6 +38,8 @@ type runView struct {
 	Checkpoints   []uint64 `json:"checkpoints"`
 	StartedMS     int64    `json:"started_unix_ms,omitempty"`
 	FinishedMS    int64    `json:"finished_unix_ms,omitempty"`
+
+	ClusterRecoveries []recoveryView `json:"cluster_recoveries,omitempty"` // that the run was caught in
 }
 
 func view(r *proto.Run, names map[string]string) runView {
@@ -106,7 +108,7 @@ func (s runsShow) Run(a *app) error {
 		return err
 	}
 	defer c.Close()
-	names, err := c.names(a.ctx)
+	cluster, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
 	if err != nil {
 		return err
 	}
@@ -114,7 +116,10 @@ func (s runsShow) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	v := view(r, names)
+	v := view(r, namesOf(cluster))
+	if caught := recoveries(cluster, v.Run); len(caught) > 0 {
+		v.ClusterRecoveries = caught
+	}
 	return a.print(v, func(w io.Writer) { showRun(w, v) })
 }
 
@@ -145,6 +150,7 @@ func showRun(w io.Writer, v runView) {
 		row("time", "%s", time.Duration(v.FinishedMS-v.StartedMS)*time.Millisecond)
 	}
 	t.Flush()
+	showRecoveries(w, v.ClusterRecoveries)
 }
 
 type runsLogs struct {

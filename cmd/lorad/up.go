@@ -115,16 +115,16 @@ func serve(a *app, cfg daemonConfig, untilStdinCloses bool, announce func(*clien
 	if err != nil {
 		return err
 	}
+	ended := make(chan struct{})
 	if untilStdinCloses {
-		ended := make(chan struct{})
 		go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
-		select {
-		case <-a.ctx.Done():
-		case <-ended:
-		}
-		return nil
 	}
-	<-a.ctx.Done()
-	fmt.Fprintln(os.Stderr, "stopping")
+	select {
+	case <-a.ctx.Done():
+		fmt.Fprintln(os.Stderr, "stopping")
+	case <-ended:
+	case <-d.coordinator.CastOut():
+		return &exitError{exitDenied, d.coordinator.Outcast()}
+	}
 	return nil
 }

@@ -17,6 +17,8 @@ type Machine struct {
 	tokens  map[string]*proto.Token
 	runs    map[string]*proto.Run
 	removed map[string]string // id to id, for sorted
+
+	recoveries []*proto.Recovery // the oldest first
 }
 
 // New returns the state before the first command.

@@ -18,7 +18,7 @@ const Version = 1
 func (m *Machine) Snapshot() ([]byte, error) {
 	s := &proto.Snapshot{
 		Version: Version, Cluster: m.cluster, Nodes: sorted(m.nodes), Tokens: sorted(m.tokens), Runs: sorted(m.runs),
-		Removed: sorted(m.removed),
+		Removed: sorted(m.removed), Recoveries: m.recoveries,
 	}
 	b, err := pb.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
@@ -37,7 +37,7 @@ func (m *Machine) Restore(b []byte) error {
 		return fmt.Errorf("restore state: version %d: this lorad reads version %d; run the lorad that wrote it", s.Version, Version)
 	}
 	fresh := New()
-	fresh.cluster = s.Cluster
+	fresh.cluster, fresh.recoveries = s.Cluster, s.Recoveries
 	for _, n := range s.Nodes {
 		fresh.nodes[n.Id] = n
 	}
