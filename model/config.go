@@ -28,6 +28,7 @@ type Config struct {
 	Window           int     // a query of a sliding layer sees Window positions, its own included; 0: no layer slides
 	Sliding          []bool  // by layer; nil: none
 	SlidingRopeTheta float64 // of sliding layers, which then have no RopeScaling; 0: as the others
+	FourBit          bool    // linear layers are stored in bitsandbytes' NF4
 	BOS              int     // -1: none
 	EOS              []int
 	Pad              int    // -1: none

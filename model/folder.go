@@ -82,6 +82,12 @@ func (f *Folder) readGeneration() error {
 
 func (f *Folder) checkShapes() error {
 	for _, want := range f.config.Tensors() {
+		if f.weights.at[want.Name+packedState] != nil {
+			if err := f.weights.checkPacked(want); err != nil {
+				return err
+			}
+			continue
+		}
 		shape, ok := f.weights.shape(want.Name)
 		if !ok {
 			return fmt.Errorf("weights: %s is missing, though config.json asks for it: %w", want.Name, fs.ErrNotExist)
@@ -105,10 +111,7 @@ func (f *Folder) Tensor(name string) (data []float32, shape []int, err error) {
 	if f.weights == nil {
 		return nil, nil, fmt.Errorf("read tensor %q: the folder has no model.safetensors; save the model with safe_serialization: %w", name, fs.ErrNotExist)
 	}
-	if name == "lm_head.weight" && f.config.TieEmbeddings {
-		name = "model.embed_tokens.weight"
-	}
-	return f.weights.tensor(name)
+	return f.weights.tensor(f.stored(name))
 }
 
 // Tokenizer loads tokenizer.json, with the special tokens that tokenizer_config.json names, or else special_tokens_map.json.

@@ -102,10 +102,8 @@ func (j *jsonConfig) checkSupported(f family) error {
 		return errors.New("attn_logit_softcapping and final_logit_softcapping are not supported; supported: null")
 	case or(j.Bidirectional, false):
 		return errors.New("use_bidirectional_attention is not supported; supported: false")
-	case !isNull(j.Quantization):
-		return errors.New("quantization_config: quantised weights are not supported; use the model's f32, f16 or bf16 folder")
 	}
-	return nil
+	return j.checkQuantization()
 }
 
 func (j *jsonConfig) config() (Config, error) {
@@ -122,7 +120,7 @@ func (j *jsonConfig) config() (Config, error) {
 		NumLayers: j.NumLayers, NumHeads: j.NumHeads, NumKVHeads: or(j.NumKVHeads, j.NumHeads),
 		RMSNormEps: or(j.RMSNormEps, f.eps), MaxPosition: or(j.MaxPosition, f.maxPosition),
 		TieEmbeddings: or(j.TieEmbeddings, f.tied), MLPBias: j.MLPBias,
-		DType: cmp.Or(j.DType, j.TorchDType),
+		DType: cmp.Or(j.DType, j.TorchDType), FourBit: !isNull(j.Quantization),
 	}
 	switch {
 	case j.HeadDim != nil:

@@ -10,6 +10,7 @@ import (
 	"lorad/engine"
 	"lorad/engine/kernel"
 	"lorad/engine/lora"
+	"lorad/engine/quant"
 )
 
 // weight is one tensor. Trainable ones live in the flat vector at off; frozen ones have off = -1.
@@ -44,6 +45,9 @@ type builder[T kernel.Float] struct {
 	missing []string
 	values  []func()
 	err     error
+
+	room   []float32     // a piece of a weight on its way to a compact form
+	finder *quant.Finder // of nested scales
 }
 
 func (b *builder[T]) build() error {
@@ -85,7 +89,7 @@ func (b *builder[T]) refuseEmbedding() error {
 func (b *builder[T]) walk() {
 	m, c := b.m, b.m.cfg
 	qd, kvd := c.NumHeads*c.HeadDim, c.NumKVHeads*c.HeadDim
-	b.tensor(&m.embed, "model.embed_tokens.weight", c.VocabSize, c.HiddenSize)
+	b.embedding()
 	for i := range m.layers {
 		l, p := &m.layers[i], fmt.Sprintf("model.layers.%d.", i)
 		b.norm(&l.norm1, p+"input_layernorm", c.HiddenSize)
@@ -146,22 +150,47 @@ func (b *builder[T]) norm(w *weight[T], module string, n int) {
 	}
 }
 
+// embedding declares the table of tokens. In a compact model it stays as it is stored.
+func (b *builder[T]) embedding() {
+	const name = "model.embed_tokens.weight"
+	m, c := b.m, b.m.cfg
+	if b.ad.Full {
+		b.tensor(&m.embed, name, c.VocabSize, c.HiddenSize)
+		return
+	}
+	m.embed.off = -1
+	b.values = append(b.values, func() {
+		if m.table = b.compact(name, c.VocabSize, c.HiddenSize); m.table == nil {
+			m.embed.data = b.read(name, []int{c.VocabSize, c.HiddenSize})
+		}
+	})
+}
+
 // tie makes the embedding the head. A frozen one is kept once, as the head's products want it.
 func (b *builder[T]) tie() {
 	m := b.m
-	if m.head.w = m.embed; !m.embed.trainable() && m.embed.data != nil {
+	switch m.head.w = m.embed; {
+	case m.table != nil:
+		m.head.frozen = m.table
+	case !m.embed.trainable() && m.embed.data != nil:
 		m.head.frozen = m.ops.Freeze(kernel.Dense[T]{Rows: m.head.out, Cols: m.head.in, Data: m.embed.data})
-		m.head.w.data, m.embed.data = nil, nil
+		m.table, m.head.w.data, m.embed.data = m.head.frozen, nil, nil
 	}
 }
 
 // weight declares the matrix of a linear layer.
 func (b *builder[T]) weight(l *linear[T], name string) {
-	b.tensor(&l.w, name, l.out, l.in)
+	if b.ad.Full {
+		b.tensor(&l.w, name, l.out, l.in)
+		return
+	}
+	l.w.off = -1
 	b.values = append(b.values, func() {
-		if !l.w.trainable() && l.w.data != nil {
-			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: l.w.data})
-			l.w.data = nil
+		if l.frozen = b.compact(name, l.out, l.in); l.frozen != nil {
+			return
+		}
+		if data := b.read(name, []int{l.out, l.in}); data != nil {
+			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: data})
 		}
 	})
 }

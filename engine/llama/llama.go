@@ -19,6 +19,7 @@ package llama
 
 import (
 	"fmt"
+	"unsafe"
 
 	"lorad/engine"
 	"lorad/engine/kernel"
@@ -38,6 +39,8 @@ type Adapter struct {
 	LoRA *peft.LoraConfig     // or: low-rank adapters
 	Init map[string][]float32 // initial values by tensor name, in place of random ones (or of Weights, with Full)
 	Seed uint64               // of initial values
+
+	FourBit *FourBit // quantise the frozen base while it is loaded; Weights must be Stored
 }
 
 // Model is a network, its trainable parameters, and the buffers of its steps. It is not safe for concurrent use.
@@ -47,7 +50,8 @@ type Model[T kernel.Float] struct {
 	layout []engine.Tensor
 	params []T
 
-	embed  weight[T] // [vocab, hidden]
+	embed  weight[T]        // [vocab, hidden]; no data if the table has it
+	table  kernel.Frozen[T] // a frozen embedding that is compact, or the head as well
 	layers []layer[T]
 	norm   weight[T] // [hidden]
 	head   linear[T] // its weight is embed's when tied
@@ -123,6 +127,8 @@ func check(cfg model.Config, ad Adapter) error {
 		return bad("rope_theta", cfg.RopeTheta)
 	case ad.Full && cfg.NormPlusOne:
 		return fmt.Errorf("llama: adapter: full fine-tuning of %s is not supported; use LoRA", cfg.Architecture)
+	case ad.Full && (ad.FourBit != nil || cfg.FourBit):
+		return fmt.Errorf("llama: adapter: weights in 4 bits cannot all be trained; use LoRA, or the 16-bit folder")
 	case ad.Full && ad.LoRA != nil:
 		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
 	case ad.LoRA != nil:
@@ -142,6 +148,42 @@ func (m *Model[T]) Changed() {}
 
 // Config is the shape of the model.
 func (m *Model[T]) Config() model.Config { return m.cfg }
+
+// BaseBytes is the memory that the frozen base takes: weights, tables, norms and biases.
+func (m *Model[T]) BaseBytes() int64 {
+	var n int64
+	frozen := func(w kernel.Frozen[T]) {
+		if w != nil {
+			n += int64(w.Bytes())
+		}
+	}
+	dense := func(w *weight[T]) {
+		if w.off < 0 {
+			n += int64(len(w.data)) * int64(unsafe.Sizeof(T(0)))
+		}
+	}
+	if m.table != m.head.frozen {
+		frozen(m.table)
+	}
+	dense(&m.embed)
+	dense(&m.norm)
+	frozen(m.head.frozen)
+	for i := range m.layers {
+		l := &m.layers[i]
+		for _, w := range []*weight[T]{&l.norm1, &l.norm2, &l.qNorm, &l.kNorm, &l.postAttention, &l.postMLP} {
+			dense(w)
+		}
+		for _, p := range l.linears() {
+			frozen(p.frozen)
+			dense(&p.bias)
+		}
+	}
+	return n
+}
+
+func (l *layer[T]) linears() []*linear[T] {
+	return []*linear[T]{&l.q, &l.k, &l.v, &l.qkv, &l.o, &l.gate, &l.up, &l.gateUp, &l.down}
+}
 
 func (m *Model[T]) lowestTrainable() int {
 	if m.embed.trainable() {
@@ -173,8 +215,7 @@ func (l *layer[T]) gateTrainable() bool {
 
 func (m *Model[T]) eachAdapter(f func(*linear[T])) {
 	for i := range m.layers {
-		l := &m.layers[i]
-		for _, p := range []*linear[T]{&l.q, &l.k, &l.v, &l.qkv, &l.o, &l.gate, &l.up, &l.gateUp, &l.down} {
+		for _, p := range m.layers[i].linears() {
 			if p.a.data != nil {
 				f(p)
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -45,19 +46,18 @@ func load(t *testing.T, name string) *recorded {
 	if err := json.Unmarshal(text, r); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open("testdata/" + name + ".safetensors")
+	r.file = openRecorded(t, "testdata/"+name+".safetensors")
+	return r
+}
+
+func openRecorded(t *testing.T, path string) *safetensors.File {
+	t.Helper()
+	f, err := safetensors.OpenFS(os.DirFS(filepath.Dir(path)), filepath.Base(path))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.file, err = safetensors.Open(f, info.Size()); err != nil {
-		t.Fatal(err)
-	}
-	return r
+	return f
 }
 
 func (r *recorded) tensor(t *testing.T, name string) []float32 {
@@ -146,7 +146,12 @@ func (r *recorded) compare(t *testing.T, cfg model.Config, ad llama.Adapter, log
 
 func compareIn[T kernel.Float](t *testing.T, r *recorded, cfg model.Config, ad llama.Adapter, ops kernel.Ops[T], logits, grads string, loss float64) {
 	t.Helper()
-	m, err := llama.New(cfg, r, ad, ops)
+	compareFrom(t, r, r, cfg, ad, ops, logits, grads, loss)
+}
+
+func compareFrom[T kernel.Float](t *testing.T, r *recorded, w llama.Weights, cfg model.Config, ad llama.Adapter, ops kernel.Ops[T], logits, grads string, loss float64) {
+	t.Helper()
+	m, err := llama.New(cfg, w, ad, ops)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,8 +70,8 @@ func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
 
 // embedding copies a token's row.
 func (m *Model[T]) embedding(token int32, x []T) {
-	if m.embed.data == nil { // frozen and tied
-		m.head.frozen.Row(int(token), x)
+	if m.table != nil {
+		m.table.Row(int(token), x)
 		return
 	}
 	copy(x, m.embed.data[int(token)*len(x):])

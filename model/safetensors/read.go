@@ -204,55 +204,90 @@ func (f *File) Info(name string) (d DType, shape []int, ok bool) {
 
 // F32 reads a tensor of F32, F16 or BF16 and widens it to f32, which is exact. A name that is not there is fs.ErrNotExist.
 func (f *File) F32(name string) ([]float32, []int, error) {
-	e, ok := f.entries[name]
-	if !ok {
-		return nil, nil, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
+	e, err := f.float(name)
+	if err != nil {
+		return nil, nil, err
 	}
-	if e.DType != F32 && e.DType != F16 && e.DType != BF16 {
-		return nil, nil, fmt.Errorf("read tensor %q: dtype %s does not widen to f32 (supported: F32, F16, BF16)", name, e.DType)
+	n := (e.Offsets[1] - e.Offsets[0]) / int64(e.DType.Size())
+	if n > math.MaxInt/4 {
+		return nil, nil, fmt.Errorf("read tensor %q: %d values do not fit in memory", name, n)
 	}
-	size := int64(e.DType.Size())
-	if n := e.Offsets[1] - e.Offsets[0]; n/size > math.MaxInt/4 {
-		return nil, nil, fmt.Errorf("read tensor %q: %d bytes do not fit in memory", name, n)
-	}
-	out := make([]float32, (e.Offsets[1]-e.Offsets[0])/size)
-	if err := f.readF32(out, e); err != nil {
+	out := make([]float32, n)
+	if err := f.readF32(out, e, 0); err != nil {
 		return nil, nil, fmt.Errorf("read tensor %q: %w", name, err)
 	}
 	return out, slices.Clone(e.Shape), nil
 }
 
-// maxBytes bounds what Bytes reads at once: as many values as any tensor of a model has.
-const maxBytes = 1 << 33
+// ReadF32 is F32 of values first .. first+len(dst) only.
+func (f *File) ReadF32(name string, first int, dst []float32) error {
+	e, err := f.float(name)
+	if err != nil {
+		return err
+	}
+	n := (e.Offsets[1] - e.Offsets[0]) / int64(e.DType.Size())
+	if first < 0 || int64(first) > n-int64(len(dst)) {
+		return fmt.Errorf("read tensor %q: it has %d values, not %d from %d on", name, n, len(dst), first)
+	}
+	if err := f.readF32(dst, e, first); err != nil {
+		return fmt.Errorf("read tensor %q: %w", name, err)
+	}
+	return nil
+}
 
-// Bytes reads a U8 tensor: packed weights and the JSON that some formats keep beside them. A name that is not there is fs.ErrNotExist.
-func (f *File) Bytes(name string) ([]byte, []int, error) {
+// float finds a tensor that widens to f32.
+func (f *File) float(name string) (entry, error) {
 	e, ok := f.entries[name]
 	if !ok {
-		return nil, nil, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
+		return e, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
 	}
-	if n := e.Offsets[1] - e.Offsets[0]; e.DType != U8 || n > maxBytes {
-		return nil, nil, fmt.Errorf("read tensor %q: %d bytes of %s, want U8 and at most %d", name, n, e.DType, int64(maxBytes))
+	if e.DType != F32 && e.DType != F16 && e.DType != BF16 {
+		return e, fmt.Errorf("read tensor %q: dtype %s does not widen to f32 (supported: F32, F16, BF16)", name, e.DType)
 	}
-	out := make([]byte, e.Offsets[1]-e.Offsets[0])
+	return e, nil
+}
+
+// maxRaw bounds what Raw reads at once: as many bytes as any tensor of a model has.
+const maxRaw = 1 << 34
+
+// Raw reads a tensor as it is stored, little-endian; Widen makes numbers of it. A name that is not there is fs.ErrNotExist.
+func (f *File) Raw(name string) ([]byte, DType, []int, error) {
+	e, ok := f.entries[name]
+	if !ok {
+		return nil, "", nil, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
+	}
+	n := e.Offsets[1] - e.Offsets[0]
+	if n > maxRaw || n > math.MaxInt {
+		return nil, "", nil, fmt.Errorf("read tensor %q: %d bytes do not fit in memory", name, n)
+	}
+	out := make([]byte, n)
 	if err := readFull(f.r, out, f.data+e.Offsets[0]); err != nil {
-		return nil, nil, fmt.Errorf("read tensor %q: %w", name, err)
+		return nil, "", nil, fmt.Errorf("read tensor %q: %w", name, err)
 	}
-	return out, slices.Clone(e.Shape), nil
+	return out, e.DType, slices.Clone(e.Shape), nil
+}
+
+// Bytes is Raw for a tensor that must be U8: packed weights and the JSON that some formats keep beside them.
+func (f *File) Bytes(name string) ([]byte, []int, error) {
+	if d, _, ok := f.Info(name); ok && d != U8 {
+		return nil, nil, fmt.Errorf("read tensor %q: dtype %s, want U8", name, d)
+	}
+	b, _, shape, err := f.Raw(name)
+	return b, shape, err
 }
 
 // readF32 goes through a small buffer, so that the stored bytes are never in memory beside the widened ones.
-func (f *File) readF32(out []float32, e entry) error {
+func (f *File) readF32(out []float32, e entry, first int) error {
 	const chunk = 1 << 16 // elements
 	size := e.DType.Size()
 	buf := make([]byte, min(chunk, len(out))*size)
-	off := f.data + e.Offsets[0]
+	off := f.data + e.Offsets[0] + int64(first)*int64(size)
 	for len(out) > 0 {
 		n := min(chunk, len(out))
 		if err := readFull(f.r, buf[:n*size], off); err != nil {
 			return err
 		}
-		widen(out[:n], buf, e.DType)
+		Widen(out[:n], buf, e.DType)
 		out, off = out[n:], off+int64(n*size)
 	}
 	return nil

@@ -69,8 +69,8 @@ func elements(shape []int) (int64, error) {
 	return int64(n), nil
 }
 
-// widen converts stored elements to f32, exactly: every F16 and BF16 value is an f32 value.
-func widen(dst []float32, src []byte, d DType) {
+// Widen converts stored elements of F32, F16 or BF16 to f32, exactly: every F16 and BF16 value is an f32 value.
+func Widen(dst []float32, src []byte, d DType) {
 	switch d {
 	case F32:
 		for i := range dst {

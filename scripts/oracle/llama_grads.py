@@ -125,4 +125,5 @@ def main():
         record(name, *VARIANTS[name], out)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+package llama
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"lorad/engine/kernel"
+	"lorad/engine/quant"
+	"lorad/model"
+	"lorad/model/safetensors"
+)
+
+// Stored is Weights that know how they are stored: model.Folder. Compact weights are loaded from it piece by piece, so that no more is ever in
+// memory than the compact model and one piece.
+type Stored interface {
+	Weights
+	// Read reads values first .. first+len(dst) of a tensor.
+	Read(name string, first int, dst []float32) error
+	// Raw reads a tensor as it is stored.
+	Raw(name string) (data []byte, d safetensors.DType, shape []int, err error)
+	DType(name string) safetensors.DType
+	// Packed reads a weight that is stored in NF4; fs.ErrNotExist if it is not.
+	Packed(name string) (model.Packed, error)
+}
+
+// FourBit asks for linear layers, but for the head, in NF4: QLoRA's frozen base. The embedding and the head stay in the 16 bits they are
+// stored in, and are widened where they are used; norms and biases are f32. That is what PEFT's prepare_model_for_kbit_training computes with.
+type FourBit struct {
+	Nested bool // double quantisation
+}
+
+// pieceSize is how many values are in memory as f32 while a weight is quantised; a multiple of a block.
+const pieceSize = 1 << 20
+
+// compact loads the weight of a linear layer in its compact form; nil if it is to be loaded as it is.
+func (b *builder[T]) compact(name string, out, in int) kernel.Frozen[T] {
+	from, ok := b.from.(Stored)
+	if !ok {
+		if b.ad.FourBit != nil {
+			b.fail(fmt.Errorf("llama: weights: %s: these cannot be quantised while they are loaded; open a model folder", name))
+		}
+		return nil
+	}
+	p, err := from.Packed(name)
+	head := name == "lm_head.weight" || name == "model.embed_tokens.weight"
+	switch {
+	case err == nil:
+		return b.unpacked(name, p, out, in)
+	case !errors.Is(err, fs.ErrNotExist):
+		b.fail(fmt.Errorf("llama: weights: %w", err))
+		return nil
+	case b.ad.FourBit == nil && !b.m.cfg.FourBit || from.DType(name) == "":
+		return nil
+	case !head && b.ad.FourBit != nil:
+		return b.quantise(from, name, out, in)
+	default:
+		return b.half(from, name, out, in)
+	}
+}
+
+// unpacked is a weight that is in NF4 already.
+func (b *builder[T]) unpacked(name string, p model.Packed, out, in int) kernel.Frozen[T] {
+	q := &quant.NF4{N: out * in, Block: p.Block, Codes: p.Codes, Absmax: p.Absmax, Round: roundings[p.DType]}
+	if s := p.Nested; s != nil {
+		q.Absmax, q.Nested = nil, &quant.Nested{Codes: s.Codes, Block: s.Block, Absmax: s.Absmax, Offset: s.Offset}
+		if copy(q.Nested.Map[:], s.Map) != len(q.Nested.Map) {
+			b.fail(fmt.Errorf("llama: weights: %s: nested_quant_map has %d values, want 256", name, len(s.Map)))
+		}
+	}
+	if err := q.Check(); err != nil || !slices.Equal(p.Shape, []int{out, in}) {
+		b.fail(fmt.Errorf("llama: weights: %s: shape %v, want [%d %d]: %w", name, p.Shape, out, in, errors.Join(err, errPacked)))
+		return nil
+	}
+	b.found++
+	return b.m.ops.Keep(fourBit[T]{q, out, in})
+}
+
+var errPacked = errors.New("the packed weight does not fit config.json; copy the complete model folder")
+
+var roundings = map[string]quant.Rounding{"bfloat16": quant.BF16, "float16": quant.F16}
+
+// quantise reads a weight and packs it, a piece at a time.
+func (b *builder[T]) quantise(from Stored, name string, out, in int) kernel.Frozen[T] {
+	round := map[safetensors.DType]quant.Rounding{safetensors.BF16: quant.BF16, safetensors.F16: quant.F16}[from.DType(name)]
+	q := quant.NewNF4(out*in, round)
+	for first := 0; first < q.N; first += pieceSize {
+		x := b.piece(min(pieceSize, q.N-first))
+		if err := from.Read(name, first, x); err != nil {
+			b.fail(fmt.Errorf("llama: weights: %w", err))
+			return nil
+		}
+		const part = 256 * quant.Block
+		b.m.ops.Parallel((len(x)+part-1)/part, func(i int) {
+			q.Encode(first+i*part, x[i*part:min((i+1)*part, len(x))])
+		})
+	}
+	if b.ad.FourBit.Nested {
+		if b.finder == nil {
+			b.finder = quant.NewFinder(quant.DynamicMap(true))
+		}
+		q.Nest(b.finder)
+	}
+	b.found++
+	return b.m.ops.Keep(fourBit[T]{q, out, in})
+}
+
+// piece is room for n values, used again and again.
+func (b *builder[T]) piece(n int) []float32 {
+	if cap(b.room) < n {
+		b.room = make([]float32, n)
+	}
+	return b.room[:n]
+}
+
+// half keeps a weight as it is stored, if that is 16 bits a value.
+func (b *builder[T]) half(from Stored, name string, out, in int) kernel.Frozen[T] {
+	if from.DType(name).Size() != 2 {
+		return nil
+	}
+	data, d, shape, err := from.Raw(name)
+	if err != nil || !slices.Equal(shape, []int{out, in}) {
+		b.fail(fmt.Errorf("llama: weights: %s: shape %v, want [%d %d]: %w", name, shape, out, in, errors.Join(err, errPacked)))
+		return nil
+	}
+	b.found++
+	return b.m.ops.Keep(sixteen[T]{data, d, out, in})
+}
+
+// fourBit is an NF4 matrix for the products of a frozen weight.
+type fourBit[T kernel.Float] struct {
+	q       *quant.NF4
+	out, in int
+}
+
+func (m fourBit[T]) Shape() (rows, cols int) { return m.out, m.in }
+func (m fourBit[T]) Bytes() int              { return int(m.q.Bytes()) }
+
+func (m fourBit[T]) Unpack(r0, r1, c0, c1 int, dst []T, ld int) {
+	unpack(r0, r1, c0, c1, dst, ld, func(x []float32, row, col int) { m.q.Decode(x, row*m.in+col) })
+}
+
+// sixteen is a matrix of bf16 or f16.
+type sixteen[T kernel.Float] struct {
+	data    []byte
+	d       safetensors.DType
+	out, in int
+}
+
+func (m sixteen[T]) Shape() (rows, cols int) { return m.out, m.in }
+func (m sixteen[T]) Bytes() int              { return len(m.data) }
+
+func (m sixteen[T]) Unpack(r0, r1, c0, c1 int, dst []T, ld int) {
+	unpack(r0, r1, c0, c1, dst, ld, func(x []float32, row, col int) { safetensors.Widen(x, m.data[2*(row*m.in+col):], m.d) })
+}
+
+// unpack writes a block of a matrix row by row: in place for f32, through a copy for f64, which only tests use.
+func unpack[T kernel.Float](r0, r1, c0, c1 int, dst []T, ld int, row func(x []float32, row, col int)) {
+	wide, same := any(dst).([]float32)
+	if !same {
+		wide = make([]float32, c1-c0)
+	}
+	for r := r0; r < r1; r++ {
+		at := (r - r0) * ld
+		if same {
+			row(wide[at:at+c1-c0], r, c0)
+			continue
+		}
+		row(wide, r, c0)
+		for i, v := range wide {
+			dst[at+i] = T(v)
+		}
+	}
+}
