@@ -7,6 +7,7 @@ import "slices"
 func defaults() Job {
 	return Job{
 		Adapter: LoRA, DType: "f32", Optimizer: AdamW,
+		QuantType: "nf4", DoubleQuant: true, QuantCompute: "f32",
 		LoraR: 16, LoraAlpha: 32, LoraDropout: 0.05, LoraInit: LoRAInitDefault,
 		LoraTargetModules: Targets{Names: []string{AllLinear}},
 		Curriculum:        "none", Difficulty: DifficultyHeuristic,
@@ -30,6 +31,7 @@ const (
 func (d *doc) finish(j *Job, set map[string]given) {
 	d.require(set, "base_model", j.BaseModel == "", "the folder of the model to start from")
 	d.require(set, "datasets", len(j.Datasets) == 0, "a JSONL file to train on")
+	d.quantised(j, set)
 	d.kind(j, set)
 	d.batches(j, set)
 	d.warmup(j, set)
@@ -59,14 +61,29 @@ func (e *Error) canonical() string {
 	return e.Key
 }
 
+// quantised makes qlora the LoRA with load_in_4bit that it is.
+func (d *doc) quantised(j *Job, set map[string]given) {
+	if j.Adapter != QLoRA {
+		return
+	}
+	if g, ok := set["load_in_4bit"]; ok && !j.LoadIn4Bit {
+		d.fail(g.at, g.name, "contradiction: adapter: qlora keeps the base in 4 bits; give true, or adapter: lora")
+	}
+	j.Adapter, j.LoadIn4Bit = LoRA, true
+}
+
 // kind refuses keys of the other kind of training and leaves none of their defaults behind.
 func (d *doc) kind(j *Job, set map[string]given) {
 	for _, k := range jobKeys() {
-		if k.Only == "" || k.Only == j.Adapter {
+		if j.has(k.Only) {
 			continue
 		}
 		if g, ok := set[k.Name]; ok && !isZero(k.at(j)) {
-			d.fail(g.at, g.name, "contradiction: has no meaning with adapter: %s; remove the key", j.Adapter)
+			without := "with adapter: " + j.Adapter
+			if k.Only == QLoRA && j.Adapter == LoRA {
+				without = "without load_in_4bit: true"
+			}
+			d.fail(g.at, g.name, "contradiction: has no meaning %s; remove the key", without)
 		}
 		setZero(k.at(j))
 	}

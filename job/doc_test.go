@@ -94,8 +94,12 @@ func shownDefault(k key[Job], lora, full *Job) string {
 		return "`" + inline(k.at(lora)) + "` (derived)"
 	}
 	from := lora
-	if k.Only == Full {
+	switch k.Only {
+	case Full:
 		from = full
+	case QLoRA:
+		from = new(Job)
+		*from = defaults()
 	}
 	if field := k.at(from); reflect.ValueOf(field).Elem().Kind() == reflect.String && isZero(field) {
 		return "none"
@@ -120,6 +124,9 @@ func datasetDefault(name string) string {
 }
 
 func meaning(k Key) string {
+	if k.Only == QLoRA {
+		return k.Doc + " (`load_in_4bit: true` only)"
+	}
 	if k.Only != "" {
 		return k.Doc + " (`adapter: " + k.Only + "` only)"
 	}

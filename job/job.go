@@ -21,8 +21,9 @@ import (
 
 // Words that fields hold.
 const (
-	LoRA = "lora" // adapter
-	Full = "full" // adapter: all weights are trained
+	LoRA  = "lora"  // adapter
+	QLoRA = "qlora" // adapter in a file: LoRA with LoadIn4Bit
+	Full  = "full"  // adapter: all weights are trained
 
 	InitRandom = "random" // init: weights are drawn from the seed
 
@@ -44,6 +45,10 @@ type Job struct {
 	BaseModel    string
 	Adapter      string // LoRA or Full
 	Init         string // "" or InitRandom
+	LoadIn4Bit   bool   // the frozen base in NF4
+	QuantType    string // "nf4"
+	DoubleQuant  bool
+	QuantCompute string // "f32"
 	LoraModelDir string // PEFT folder with the adapter to start from; "" = a new one
 
 	LoraR             int

@@ -229,6 +229,10 @@ func someJob(t *rapid.T) Job {
 	j.WarmupRatio = rapid.Float64Range(0, 0.99).Draw(t, "warm-up")
 	j.TrainOnInputs = rapid.Bool().Draw(t, "inputs")
 	if j.Adapter == LoRA {
+		if j.LoadIn4Bit = rapid.Bool().Draw(t, "4 bits"); j.LoadIn4Bit {
+			j.QuantType, j.QuantCompute, j.DoubleQuant = "nf4", "f32", rapid.Bool().Draw(t, "nested")
+		}
+		j.LoraPlusRatio = rapid.SampledFrom([]float64{0, 16}).Draw(t, "ratio")
 		j.LoraTargetModules.Names = slices.Compact(slices.Sorted(slices.Values(rapid.SliceOfN(name.Filter(func(s string) bool { return s != "all" }), 1, 4).Draw(t, "targets"))))
 		j.LoraAlpha = rapid.Float64Range(1e-3, 1e3).Draw(t, "alpha")
 	}
@@ -269,6 +273,8 @@ func TestExampleIsAJob(t *testing.T) {
 		yaml := head + shown
 		if k, _ := find(jobKeys(), key); k.Only == Full {
 			yaml += "\nadapter: full"
+		} else if k.Only == QLoRA {
+			yaml += "\nload_in_4bit: true"
 		}
 		parse(t, yaml)
 	}

@@ -13,7 +13,7 @@ type Key struct {
 	Section string // heading in the example file
 	Doc     string
 	Values  []string // what a string may be; nil = anything
-	Only    string   // adapter kind the key belongs to; "" = both
+	Only    string   // kind of training the key belongs to: LoRA, QLoRA (LoRA with load_in_4bit) or Full; "" = all
 	Quiet   bool     // off when zero, and then not written: a job without it keeps its identity
 }
 
@@ -73,8 +73,17 @@ func modelKeys() []row {
 			Doc: "name of the run, for people"}, at: func(j *Job) any { return &j.Name }, check: oneLine},
 		{Key: Key{Name: "base_model", Aliases: []string{"model_name_or_path", "model", "base_model_name_or_path"}, Section: s,
 			Doc: "Hugging Face folder of a Llama-type model"}, at: func(j *Job) any { return &j.BaseModel }, check: oneLine},
-		{Key: Key{Name: "adapter", Aliases: []string{"finetuning_type"}, Section: s, Values: []string{LoRA, Full},
-			Doc: "lora trains an adapter on a frozen base, full trains all weights"}, at: func(j *Job) any { return &j.Adapter }},
+		{Key: Key{Name: "adapter", Aliases: []string{"finetuning_type"}, Section: s, Values: []string{LoRA, QLoRA, Full},
+			Doc: "lora trains an adapter on a frozen base, full trains all weights; qlora is lora with load_in_4bit"}, at: func(j *Job) any { return &j.Adapter }},
+		{Key: Key{Name: "load_in_4bit", Section: s, Only: LoRA, Quiet: true,
+			Doc: "keep the frozen base in 4 bits (QLoRA): quantised while it is loaded, unless it is already"}, at: func(j *Job) any { return &j.LoadIn4Bit }},
+		{Key: Key{Name: "bnb_4bit_quant_type", Section: s, Only: QLoRA, Values: []string{"nf4"},
+			Doc: "format of the 4 bits, as in bitsandbytes"}, at: func(j *Job) any { return &j.QuantType }},
+		{Key: Key{Name: "bnb_4bit_use_double_quant", Aliases: []string{"double_quantization"}, Section: s, Only: QLoRA,
+			Doc: "keep the scales of the 4 bits in 8 bits: 4.13 bits a weight instead of 4.5"}, at: func(j *Job) any { return &j.DoubleQuant }},
+		{Key: Key{Name: "bnb_4bit_compute_dtype", Section: s, Only: QLoRA, Values: []string{"f32"},
+			Doc: "type that products with the 4-bit weights are computed in"}, at: func(j *Job) any { return &j.QuantCompute },
+			words: map[string]string{"float32": "f32", "fp32": "f32"}},
 		{Key: Key{Name: "init", Section: s, Values: []string{"", InitRandom}, Only: Full,
 			Doc: "random draws the weights from the seed (adapter: full, a base folder without weights)"}, at: func(j *Job) any { return &j.Init }},
 		{Key: Key{Name: "dtype", Aliases: []string{"torch_dtype"}, Section: s, Values: []string{"f32"},
@@ -218,7 +227,7 @@ func datasetKeys() []key[Dataset] {
 // aliases are the other names whose values need translating; plain renamings are in the table above.
 func aliases() []alias {
 	precision := "not supported: lorad computes in f32; remove the key (weights stored in bf16 or f16 are read)"
-	quantised := "not supported: lorad trains lora and full on unquantised weights; remove the key"
+	quantised := "not supported: lorad quantises to 4 bits only; give load_in_4bit, or remove the key"
 	boolean := map[string]string{"true": "false", "false": "true"}
 	off := map[string]string{"false": "", "auto": "f32"}
 	return []alias{
@@ -226,9 +235,8 @@ func aliases() []alias {
 		{"lora_target_linear", "lora_target_modules", map[string]string{"true": AllLinear, "false": ""}, "give true or false"},
 		{"bf16", "dtype", off, precision},
 		{"fp16", "dtype", off, precision},
-		{"load_in_4bit", "adapter", map[string]string{"false": ""}, quantised},
-		{"load_in_8bit", "adapter", map[string]string{"false": ""}, quantised},
-		{"quantization_bit", "adapter", map[string]string{"null": "", "none": ""}, quantised},
+		{"load_in_8bit", "load_in_4bit", map[string]string{"false": ""}, quantised},
+		{"quantization_bit", "load_in_4bit", map[string]string{"null": "", "none": "", "4": "true"}, quantised},
 	}
 }
 

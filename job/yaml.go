@@ -14,11 +14,16 @@ import (
 func (j Job) YAML() []byte {
 	var b bytes.Buffer
 	for _, k := range jobKeys() {
-		if (k.Only == "" || k.Only == j.Adapter) && !(k.Quiet && isZero(k.at(&j))) {
+		if j.has(k.Only) && !(k.Quiet && isZero(k.at(&j))) {
 			writeKey(&b, "", k.Name, k.at(&j))
 		}
 	}
 	return b.Bytes()
+}
+
+// has says whether keys that are only for a kind of training have a meaning for the job.
+func (j *Job) has(only string) bool {
+	return only == "" || only == j.Adapter || only == QLoRA && j.Adapter == LoRA && j.LoadIn4Bit
 }
 
 func writeKey(b *bytes.Buffer, indent, name string, field any) {
@@ -97,6 +102,7 @@ func setZero(field any) { reflect.ValueOf(field).Elem().SetZero() }
 // defaults behind a comment sign.
 func Example() []byte {
 	j, _ := Parse([]byte("base_model: base\ndatasets: train.jsonl"))
+	four, _ := Parse([]byte("base_model: base\ndatasets: train.jsonl\nload_in_4bit: true"))
 	j.Name, j.ValSetSize, j.Curriculum = "my-first-run", 0.05, "paced"
 	shown := "name base_model adapter lora_r lora_alpha datasets val_set_size sequence_len curriculum micro_batch_size global_batch_size num_epochs learning_rate output_dir "
 	var b bytes.Buffer
@@ -111,7 +117,11 @@ func Example() []byte {
 		if isZero(k.at(&j)) || !strings.Contains(shown, k.Name+" ") {
 			b.WriteString("#")
 		}
-		writeExample(&b, k.Name, k.at(&j))
+		from := &j
+		if k.Only == QLoRA {
+			from = &four
+		}
+		writeExample(&b, k.Name, k.at(from))
 	}
 	return b.Bytes()
 }

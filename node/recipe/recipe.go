@@ -120,6 +120,9 @@ func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
 			return nil, err
 		}
 		ad.LoRA, ad.Init = cfg, init
+		if r.Job.LoadIn4Bit {
+			ad.FourBit = &llama.FourBit{Nested: r.Job.DoubleQuant}
+		}
 	}
 	if !r.Base.HasWeights() && r.Job.Init != job.InitRandom {
 		return nil, fmt.Errorf("base_model: the folder has no model.safetensors; to train from random weights say adapter: full and init: random")
