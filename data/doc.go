@@ -1,4 +1,4 @@
-// Package data turns JSONL files into training examples: token ids with shifted labels, a difficulty each, and one
+// Package data turns files (JSONL, CSV, TSV, Parquet) into training examples: token ids with shifted labels, a difficulty each, and one
 // hash over everything that decides what a step sees.
 //
 // The way of a line: bytes -> Record (format found from its keys) -> formatted text with the parts to learn marked ->
@@ -12,6 +12,8 @@
 //	alpaca      {"instruction": ..., "input"?: ..., "output": ...}  in Alpaca's wording; the output is learnt
 //	chat        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}
 //	            in the base's chat template, or PlainTemplate; every assistant turn is learnt
+//	legal, medical, code, finance   a domain's columns in its wording (Domains); the completion is learnt
+//	Source.Wording                  a wording of the user's own
 //
 // Options.TrainOnInputs learns the prompts as well.
 //
@@ -33,6 +35,11 @@
 // The validation side takes the examples with the smallest SHA-256 of (seed, tokens, labels). So it does not depend
 // on the order of lines, hardly changes when lines are added, and equal examples are always on the same side: no
 // validation example has a twin in the training set.
+//
+// # Several files
+//
+// Options.TaskPrefix writes "[TASK] " before the user's words, so that one adapter learns several tasks apart. Weights and MixTemperature say how
+// often each file comes up in an epoch: see shares and repeated. The validation side is split off before, and is not mixed.
 //
 // Why not the clock: some chat templates write today's date. Two nodes at midnight would train on different tokens,
 // so strftime_now is Options.Date, fixed per run.

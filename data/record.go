@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -47,6 +48,20 @@ type record struct {
 	prompt, answer string
 	messages       []Message
 	words          string // its own words without any template, for the difficulty
+}
+
+// prefix writes a text before the first words of the user; a text without a prompt begins with it, and it is not learnt.
+func (r *record) prefix(text string) {
+	for i, m := range r.messages {
+		if m.Role == "user" {
+			r.messages = slices.Clone(r.messages)
+			r.messages[i].Content = text + m.Content
+			return
+		}
+	}
+	if r.messages == nil {
+		r.prompt = text + r.prompt
+	}
 }
 
 // Message is one turn of a conversation.
@@ -288,7 +303,11 @@ func (l line) number(name string) (float64, error) {
 		return 0, fmt.Errorf("missing: no difficulty column %q; the line has %s", name, l.keys())
 	}
 	var x float64
-	if err := json.Unmarshal(l[name], &x); err != nil {
+	err := json.Unmarshal(l[name], &x)
+	if text := ""; err != nil && json.Unmarshal(l[name], &text) == nil { // a cell of a CSV file
+		x, err = strconv.ParseFloat(strings.TrimSpace(text), 64)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("wrong type: difficulty column %q is not a number: %s", name, clip(l[name], 40))
 	}
 	return x, nil

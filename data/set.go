@@ -21,6 +21,8 @@ type Example struct {
 	Difficulty         float64
 	Task               string // of the record's "task" column, "" if it has none
 	Prompt, Completion string // text before the last answer, and the answer: for evaluation by generation
+
+	source int // index of its file
 }
 
 // Labelled counts the labels that carry loss.
@@ -61,6 +63,9 @@ type Options struct {
 	Seed          uint64 // of the validation split
 	Difficulty    string // column name; empty = curriculum.Difficulty of the record's own words
 	Date          time.Time
+
+	TaskPrefix     bool    // "[TASK] " before the first words of the user, in examples that have a task
+	MixTemperature float64 // 0 = by the sources' weights
 }
 
 // DefaultDate is the day that chat templates see when Options.Date is zero: any fixed day will do.
@@ -76,12 +81,13 @@ func Build(files []Source, opt Options, tok Tokenizer, chatTemplate string) (Set
 		return Set{}, fmt.Errorf("build data set: %w", err)
 	}
 	b := builder{opt: opt, enc: enc}
-	for _, s := range files {
-		if err := b.source(s); err != nil {
+	for i, s := range files {
+		if err := b.source(i, s); err != nil {
 			return Set{}, err
 		}
 	}
 	b.split()
+	b.mix(files)
 	return b.finish()
 }
 
@@ -94,12 +100,20 @@ type builder struct {
 }
 
 // source appends the examples of one file.
-func (b *builder) source(s Source) error {
+func (b *builder) source(at int, s Source) error {
 	s.Fields = s.Fields.withDefaults()
+	if w, ok := DomainWording(s.Format); ok {
+		s.Wording = w
+	}
+	if s.Wording != (Wording{}) {
+		if err := s.Wording.Check(); err != nil {
+			return fmt.Errorf("read data %s: %w", s.Name, err)
+		}
+	}
 	b.format, b.first = "", 0
 	return eachBlock(s, func(block []numbered) error {
 		outcomes := make([]outcome, len(block))
-		parallel(len(block), func(i int) { outcomes[i] = b.prepare(s, block[i]) })
+		parallel(len(block), func(i int) { outcomes[i] = b.prepare(s, block[i]); outcomes[i].example.source = at })
 		for i, o := range outcomes {
 			if err := b.take(s, block[i].number, o); err != nil {
 				return fmt.Errorf("read data %s:%d: %w", s.Name, block[i].number, err)
@@ -132,28 +146,36 @@ func (b *builder) prepare(s Source, n numbered) (o outcome) {
 	if l, o.err = parseLine(n.text); o.err != nil {
 		return o
 	}
-	if o.format = s.Format; o.format == "" || o.format == Auto {
+	if o.format = s.Format; s.Wording == (Wording{}) && (o.format == "" || o.format == Auto) {
 		if o.format, o.err = detect(l, s.Fields); o.err != nil {
 			return o
 		}
 	}
 	o.example.ID = fmt.Sprintf("%s:%d", s.Name, n.number)
-	if l.has("task") {
+	if o.example.Task = s.Task; s.Task == "" && l.has("task") {
 		o.example.Task, _ = l.text("task", true) // a task that is no string is some other column
 	}
-	b.fill(&o, l, s.Fields)
+	b.fill(&o, l, s)
 	return o
 }
 
 // fill formats and tokenises the record.
-func (b *builder) fill(o *outcome, l line, f Fields) {
+func (b *builder) fill(o *outcome, l line, s Source) {
 	var r record
 	var p passage
-	if r, o.err = l.read(o.format, f); o.err != nil {
+	if s.Wording != (Wording{}) {
+		r, o.err = l.worded(s.Wording)
+	} else {
+		r, o.err = l.read(o.format, s.Fields)
+	}
+	if o.err != nil {
 		return
 	}
-	if o.example.Difficulty, o.err = b.difficulty(l, r, f); o.err != nil {
+	if o.example.Difficulty, o.err = b.difficulty(l, r, s.Fields); o.err != nil {
 		return
+	}
+	if b.opt.TaskPrefix && o.example.Task != "" {
+		r.prefix("[" + o.example.Task + "] ")
 	}
 	if p, o.err = b.enc.format(r); o.err != nil {
 		return

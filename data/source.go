@@ -15,13 +15,16 @@ import (
 // MaxLine bounds one line of a JSONL file, in bytes.
 const MaxLine = 64 << 20
 
-// Source is one JSONL file.
+// Source is one file: JSONL, or by its name .csv, .tsv or .parquet.
 type Source struct {
 	Name    string // what errors and example ids call it
 	Open    func() (io.ReadCloser, error)
-	Format  string // Auto, Text, Completion, Alpaca or Chat; empty = Auto
+	Format  string // Auto, Text, Completion, Alpaca, Chat or one of Domains; empty = Auto
 	Fields  Fields
-	HeldOut bool // goes to the validation side as a whole
+	Wording Wording // instead of a Format, unless empty
+	Task    string  // of all its examples; empty = each record's column "task"
+	Weight  float64 // in the mixture; 0 = 1
+	HeldOut bool    // goes to the validation side as a whole
 }
 
 // Fields names the columns of a file; empty = the usual name.
@@ -48,7 +51,7 @@ const (
 func eachBlock(s Source, f func([]numbered) error) error {
 	var block []numbered
 	bytes := 0
-	err := eachLine(s, func(number int, line []byte) error {
+	err := eachRow(s, func(number int, line []byte) error {
 		block, bytes = append(block, numbered{number, line}), bytes+len(line)
 		if len(block) < blockLines && bytes < blockBytes {
 			return nil

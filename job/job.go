@@ -65,6 +65,9 @@ type Job struct {
 	Curriculum string // none, sorted or paced
 	Difficulty string // DifficultyHeuristic or DifficultyColumn + name
 
+	TaskPrefix     bool    // "[TASK] " before the prompt
+	MixTemperature float64 // 0 = off: data sets are mixed by their weights
+
 	SequenceLen          int
 	ExcessLengthStrategy string // drop, truncate or raise
 	TrainOnInputs        bool
@@ -99,10 +102,15 @@ type Targets struct {
 	Regex string
 }
 
-// Dataset is one JSONL file. Empty field names mean the usual ones (package data).
+// Dataset is one file. Empty field names mean the usual ones (package data).
 type Dataset struct {
 	Path string
-	Type string // auto, text, completion, alpaca or chat
+	Type string // auto, text, completion, alpaca, chat, or a domain: legal, medical, code, finance
+
+	Task               string  // of all its records
+	Weight             float64 // share in the mixture, relative to the others; 0 = 1
+	PromptTemplate     string  // with {columns}; instead of a type
+	CompletionTemplate string
 
 	FieldText        string
 	FieldPrompt      string

@@ -118,9 +118,9 @@ func dataKeys() []row {
 	const s = "Data"
 	return []row{
 		{Key: Key{Name: "datasets", Aliases: []string{"dataset", "data"}, Section: s,
-			Doc: "JSONL files to train on; the format is found from the keys of the records"}, at: func(j *Job) any { return &j.Datasets }},
+			Doc: "files to train on (JSONL, CSV, TSV, Parquet); the format is found from the keys of the records"}, at: func(j *Job) any { return &j.Datasets }},
 		{Key: Key{Name: "test_datasets", Aliases: []string{"eval_dataset"}, Section: s,
-			Doc: "JSONL files to evaluate on, instead of val_set_size"}, at: func(j *Job) any { return &j.TestDatasets }},
+			Doc: "files to evaluate on, instead of val_set_size"}, at: func(j *Job) any { return &j.TestDatasets }},
 		{Key: Key{Name: "val_set_size", Aliases: []string{"val_size"}, Section: s,
 			Doc: "examples kept back for evaluation: a fraction below 1, or a number"}, at: func(j *Job) any { return &j.ValSetSize }, check: countOrFraction},
 		{Key: Key{Name: "sequence_len", Aliases: []string{"cutoff_len", "max_seq_length", "max_length", "max_seq_len"}, Section: s,
@@ -133,6 +133,10 @@ func dataKeys() []row {
 			Doc: "order of the examples: none (shuffled), sorted (easy first) or paced (the pool grows from easy to all)"}, at: func(j *Job) any { return &j.Curriculum }},
 		{Key: Key{Name: "difficulty", Section: s,
 			Doc: "heuristic (words/100 + distinct words/words), or column:NAME"}, at: func(j *Job) any { return &j.Difficulty }, check: difficulty},
+		{Key: Key{Name: "task_prefix", Section: s, Quiet: true,
+			Doc: "write [TASK] before the prompt, where a data set or a record's column task names one"}, at: func(j *Job) any { return &j.TaskPrefix }},
+		{Key: Key{Name: "mix_temperature", Section: s, Quiet: true,
+			Doc: "share of each data set in an epoch: size^(1/temperature); 1 = as they are, large = equal shares; 0 = by their weights"}, at: func(j *Job) any { return &j.MixTemperature }, check: notNegative},
 	}
 }
 
@@ -203,13 +207,18 @@ func datasetKeys() []key[Dataset] {
 	text := func(name, doc string, at func(*Dataset) any, aliases ...string) key[Dataset] {
 		return key[Dataset]{Key: Key{Name: name, Aliases: aliases, Doc: doc}, at: at, check: oneLine}
 	}
-	kind := text("type", "auto, text, completion, alpaca or chat", func(d *Dataset) any { return &d.Type })
-	kind.Values = []string{"auto", "text", "completion", "alpaca", "chat"}
+	kind := text("type", "auto, text, completion, alpaca or chat; or a domain's wording: legal, medical, code, finance", func(d *Dataset) any { return &d.Type })
+	kind.Values = []string{"auto", "text", "completion", "alpaca", "chat", "legal", "medical", "code", "finance"}
 	kind.words = map[string]string{"chat_template": "chat", "sharegpt": "chat", "openai": "chat", "messages": "chat",
 		"pretrain": "text", "prompt_completion": "completion"}
 	return []key[Dataset]{
-		text("path", "the JSONL file", func(d *Dataset) any { return &d.Path }, "data_files", "file_name"),
+		text("path", "the file: JSONL, or .csv, .tsv or .parquet", func(d *Dataset) any { return &d.Path }, "data_files", "file_name"),
 		kind,
+		text("task", "task of all its records, instead of their column task", func(d *Dataset) any { return &d.Task }),
+		{Key: Key{Name: "weight", Doc: "share in the mixture, relative to the other data sets; 0 = 1"}, at: func(d *Dataset) any { return &d.Weight }, check: notNegative},
+		{Key: Key{Name: "prompt_template", Doc: "a wording of your own: {column}, [[ left out if a {column} in it is empty ]], {{ for a brace"},
+			at: func(d *Dataset) any { return &d.PromptTemplate }},
+		{Key: Key{Name: "completion_template", Doc: "what is learnt after it"}, at: func(d *Dataset) any { return &d.CompletionTemplate }},
 		text("field", "column of plain text", func(d *Dataset) any { return &d.FieldText }, "field_text", "text_column"),
 		text("field_prompt", "column of the prompt", func(d *Dataset) any { return &d.FieldPrompt }),
 		text("field_completion", "column of the completion", func(d *Dataset) any { return &d.FieldCompletion }),
