@@ -56,9 +56,9 @@ type Trainer interface {
 	Loss(b Batch) (sum float64, err error)
 	// Logits returns the [len(tokens), vocab] logits of one sequence, row-major, without dropout.
 	Logits(tokens []int32) ([]float32, error)
-	// Generate continues prompt until a stop token, or maxNew tokens; greedy when temperature is 0.
-	// The prompt and the stop token are not part of what is returned.
-	Generate(prompt []int32, opt Sampling) ([]int32, error)
+	// Generate continues each prompt until a stop token, or MaxNew tokens; greedy when the temperature is 0.
+	// Prompts and stop tokens are not part of what is returned. A continuation does not depend on the other prompts.
+	Generate(prompts [][]int32, opt Sampling) ([][]int32, error)
 }
 
 // Sampling says how Generate picks tokens.

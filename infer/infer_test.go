@@ -47,12 +47,12 @@ func TestEmbeddedBase(t *testing.T) {
 		}
 	}
 	right := 0
-	for i, q := range questions {
-		got, err := m.Complete(q, engine.Sampling{MaxNew: 24, Stop: lineFeed(t, m)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if eval.Answer(got) == answers[i] {
+	got, err := m.CompleteAll(questions, engine.Sampling{MaxNew: 24, Stop: lineFeed(t, m)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		if eval.Answer(got[i]) == answers[i] {
 			right++
 		}
 	}

@@ -197,11 +197,13 @@ func examine(base, adapter fs.FS) (eval.Report, error) {
 	if id, ok := m.Tokenizer.ID("\u010a"); ok { // a line feed in the byte-level alphabet
 		stop = append(stop, id)
 	}
-	answers := make([]string, len(records))
+	prompts := make([]string, len(records))
 	for i, r := range records {
-		if answers[i], err = m.Complete(r.Prompt, engine.Sampling{MaxNew: answerTokens, Stop: stop}); err != nil {
-			return eval.Report{}, err
-		}
+		prompts[i] = r.Prompt
+	}
+	answers, err := m.CompleteAll(prompts, engine.Sampling{MaxNew: answerTokens, Stop: stop})
+	if err != nil {
+		return eval.Report{}, err
 	}
 	report, err := eval.Score(eval.Legal(), records, answers)
 	if err != nil {

@@ -7,7 +7,7 @@ import "fmt"
 const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
 	slabCols  = 256     // columns of B packed together
-	fewRows   = 3       // up to here packing B costs more than it saves
+	fewRows   = 3       // up to here a tile with all its rows is not worth filling, and a product of vectors not worth packing for
 	splitWork = 1 << 20 // multiply-adds below which other threads are not worth waking
 )
 
@@ -93,6 +93,12 @@ func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
 
 // row computes one row of tiles: rows of A against all panels.
 func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
+	if rows <= fewRows && g.wide.one != nil {
+		for r := i; r < i+rows; r++ {
+			g.oneRow(s, panels, r, p, k, acc)
+		}
+		return
+	}
 	a, as, ak := g.rowsOfA(s, i, rows, p, k, len(panels))
 	for x := range panels {
 		q := &panels[x]
@@ -105,6 +111,21 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 			o := (i+r)*g.ldc + q.j
 			addRow(g.c[o:o+q.cols], s.c[r*q.tile.cols:], acc)
 		}
+	}
+}
+
+// oneRow computes a single row. Its bits are those that a whole tile would give it: what becomes of a row does not depend on others.
+func (g *product) oneRow(s *scratch, panels []panel, i, p, k int, acc bool) {
+	a := &g.a[i*g.as+p*g.ak]
+	for x := range panels {
+		q := &panels[x]
+		c := g.c[i*g.ldc+q.j:]
+		if q.cols == q.tile.cols {
+			q.tile.one(k, a, g.ak, &q.at[0], q.stride, &c[0], acc)
+			continue
+		}
+		q.tile.one(k, a, g.ak, &q.at[0], q.stride, &s.c[0], false)
+		addRow(c[:q.cols], s.c[:], acc)
 	}
 }
 
@@ -150,12 +171,22 @@ func (o *Ops) Gemm(transA, transB bool, m, n, k int, a []float32, lda int, b []f
 	o.jobs.put(j)
 }
 
-// Gemm1 computes on the calling goroutine.
+// Gemm1 computes on the calling goroutine. A few rows against rows of B, as the scores of a token, are dot products.
 func (o *Ops) Gemm1(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
 	j := o.jobs.get()
 	j.main.over(o, transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc, &j.mainB)
-	j.main.alone()
+	if m <= fewRows && !transA && transB && k > 0 {
+		j.main.dots(&j.mainB)
+	} else {
+		j.main.alone()
+	}
 	o.jobs.put(j)
+}
+
+func (g *product) dots(b *stored) {
+	for i := range g.m {
+		g.simd.dots(g.c[i*g.ldc:i*g.ldc+g.n], g.a[i*g.as:i*g.as+g.k], b.b, b.bj, g.acc)
+	}
 }
 
 // compute shares the pieces of C among the threads.
@@ -177,18 +208,11 @@ func (g *product) alone() {
 	}
 }
 
-// piece computes one piece of C, slab after slab of columns. A few rows against the rows of a stored weight, as in generation, are
-// dot products.
+// piece computes one piece of C, slab after slab of columns.
 func (g *product) piece(x int) {
 	across := (g.n + g.cols - 1) / g.cols
 	i0, j0 := x/across*g.rows, x%across*g.cols
 	i1, j1 := min(i0+g.rows, g.m), min(j0+g.cols, g.n)
-	if b, ok := g.b.(*stored); ok && g.k > 0 && g.m <= fewRows && g.ak == 1 && b.bk == 1 {
-		for i := i0; i < i1; i++ {
-			g.simd.dots(g.c[i*g.ldc+j0:i*g.ldc+j1], g.a[i*g.as:i*g.as+g.k], b.b[j0*b.bj:], b.bj, g.acc)
-		}
-		return
-	}
 	if g.k == 0 && !g.acc {
 		for i := i0; i < i1; i++ {
 			clear(g.c[i*g.ldc+j0 : i*g.ldc+j1])

@@ -18,9 +18,9 @@ func supported(l Level) bool {
 func kernelsOf(l Level) kernels {
 	switch l {
 	case AVX512:
-		return kernels{simd: true, wide: tile{8, 32, tile8x32}, narrow: tile{8, 16, tile8x16}, transpose: transposer{16, transpose16}}
+		return kernels{simd: true, wide: tile{8, 32, tile8x32, tile1x32}, narrow: tile{8, 16, tile8x16, tile1x16}, transpose: transposer{16, transpose16}}
 	case AVX2:
-		t := tile{6, 16, tile6x16}
+		t := tile{6, 16, tile6x16, tile1x16}
 		return kernels{simd: true, wide: t, narrow: t, transpose: transposer{8, transpose8}}
 	}
 	return kernelsGo()

@@ -11,7 +11,7 @@ func supported(l Level) bool { return l == Go || l == NEON }
 
 func kernelsOf(l Level) kernels {
 	if l == NEON {
-		t := tile{8, 8, tile8x8}
+		t := tile{rows: 8, cols: 8, run: tile8x8}
 		return kernels{wide: t, narrow: t, transpose: transposer{4, transposeNEON}}
 	}
 	return kernelsGo()

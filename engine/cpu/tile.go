@@ -8,9 +8,12 @@ import "unsafe"
 //
 // with strides in elements. The sum starts at 0 and runs up in p; C is added last. With strides for both directions of A,
 // one tile serves A and its transpose, in place or packed; only B has to have unit stride along j.
+//
+// one, which a level need not have, computes a single row, the same way to the last bit.
 type tile struct {
 	rows, cols int
 	run        func(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+	one        func(k int, a *float32, ak int, b *float32, bs int, c *float32, acc bool)
 }
 
 // transposer writes dst[p*ds+i] = src[i*ld+p] for i < rows, p < k, k a multiple of 4.
@@ -28,7 +31,7 @@ type kernels struct {
 
 // kernelsGo is the plain Go set.
 func kernelsGo() kernels {
-	t := tile{2, 4, tile2x4}
+	t := tile{rows: 2, cols: 4, run: tile2x4}
 	return kernels{wide: t, narrow: t, transpose: transposer{4, transpose4}}
 }
 

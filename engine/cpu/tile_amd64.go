@@ -14,3 +14,9 @@ func transpose16(k int, src *float32, ld int, dst *float32, ds int)
 
 //go:noescape
 func transpose8(k int, src *float32, ld int, dst *float32, ds int)
+
+//go:noescape
+func tile1x32(k int, a *float32, ak int, b *float32, bs int, c *float32, acc bool)
+
+//go:noescape
+func tile1x16(k int, a *float32, ak int, b *float32, bs int, c *float32, acc bool)

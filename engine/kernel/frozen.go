@@ -18,7 +18,8 @@ type Frozen[T Float] interface {
 	Bytes() int
 	// Row writes row i of W to dst[in], as the products see it.
 	Row(i int, dst []T)
-	// Forward computes Y[rows,out] = X[rows,in] W^T, plus the old Y if acc, plus term.U term.V^T with V [out,R]. Uses all threads.
+	// Forward computes Y[rows,out] = X[rows,in] W^T, plus the old Y if acc, plus term.U term.V^T with V [out,R]. Uses all threads. As with
+	// Gemm, the bits of a row do not depend on other rows.
 	Forward(rows int, x []T, ldx int, y []T, ldy int, acc bool, term LowRank[T])
 	// Backward computes DX[rows,in] = DY[rows,out] W, plus the old DX if acc, plus term.U term.V with V [R,in]. Uses all threads.
 	Backward(rows int, dy []T, ldy int, dx []T, ldx int, acc bool, term LowRank[T])

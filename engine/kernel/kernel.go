@@ -25,6 +25,7 @@ type Float interface{ float32 | float64 }
 type Ops[T Float] interface {
 	// Gemm computes C[m,n] = op(A)[m,k] * op(B)[k,n], plus the old C if acc. transA: A is stored [k,m]; transB: B is stored
 	// [n,k]. Without acc the old C is never read (it may hold NaN); k = 0 then clears it. Uses all threads.
+	// A row of C has the same bits whatever the other rows are, and however many (Gemm1 does not promise that).
 	Gemm(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb int, c []T, ldc int, acc bool)
 	// Parallel runs f(0) .. f(n-1), in any order and concurrently. f(i) writes only its own outputs. n = 1 runs inline.
 	Parallel(n int, f func(i int))

@@ -100,7 +100,7 @@ func BenchmarkGenerate(b *testing.B) {
 	}
 	prompt := examples(cfg.VocabSize, 100).Tokens
 	for b.Loop() {
-		if _, err := m.Generate(prompt, engine.Sampling{MaxNew: 64}); err != nil {
+		if _, err := m.Generate([][]int32{prompt}, engine.Sampling{MaxNew: 64}); err != nil {
 			b.Fatal(err)
 		}
 	}

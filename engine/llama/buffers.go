@@ -8,12 +8,12 @@ import (
 	"lorad/engine/kernel"
 )
 
-// pass is what one forward pass runs over: rows of one or more sequences, after past rows that are in the cache.
+// pass is what one forward pass runs over: rows of one or more sequences.
 type pass struct {
-	rows, past int
-	tokens     []int32
-	labels     []int32
-	starts     []int32
+	rows   int
+	tokens []int32
+	labels []int32
+	starts []int32
 }
 
 func (p *pass) sequences() int            { return len(p.starts) - 1 }

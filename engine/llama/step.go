@@ -51,7 +51,8 @@ func (m *Model[T]) Loss(b engine.Batch) (float64, error) {
 }
 
 // run is the forward pass up to the last layer's output.
-func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
+// In generation, live are the streams whose sequences these are.
+func (m *Model[T]) run(p *pass, live []*stream[T], train bool) {
 	h, x := m.cfg.HiddenSize, m.act(0, train).x
 	for i, t := range p.tokens {
 		m.embedding(t, x[i*h:(i+1)*h])
@@ -64,7 +65,7 @@ func (m *Model[T]) run(p *pass, c *cache[T], train bool) {
 		if i+1 < len(m.layers) {
 			out = m.act(i+1, train).x
 		}
-		m.forwardLayer(i, p, c, m.act(i, train), out)
+		m.forwardLayer(i, p, live, m.act(i, train), out)
 	}
 }
 
@@ -78,15 +79,15 @@ func (m *Model[T]) embedding(token int32, x []T) {
 }
 
 // forwardLayer: x2 = x + o(attention(norm1(x))), out = x2 + down(silu(gate(n2)) * up(n2)) with n2 = norm2(x2).
-func (m *Model[T]) forwardLayer(i int, p *pass, c *cache[T], a *act[T], out []T) {
+func (m *Model[T]) forwardLayer(i int, p *pass, live []*stream[T], a *act[T], out []T) {
 	l, n := &m.layers[i], p.rows
-	k, v, at := a.k, a.v, 0
-	if c != nil {
-		k, v, at = c.k[i], c.v[i], p.past*m.cfg.NumKVHeads*m.cfg.HeadDim
-	}
 	m.normalise(n, a.n1, a.inv1, a.x, &l.norm1)
-	m.projectQKV(l, n, a, k[at:], v[at:])
-	m.attend(l, p, a, k, v)
+	m.projectQKV(l, n, a)
+	if live == nil {
+		m.attend(l, p, a)
+	} else {
+		m.attendCached(i, p, live, a)
+	}
 	m.addTo(a.x2, a.x, &l.o, n, a.o, a.uo, a.oRaw, a.oInv, &l.postAttention)
 	m.normalise(n, a.n2, a.inv2, a.x2, &l.norm2)
 	m.projectGateUp(l, n, a)

@@ -25,6 +25,7 @@ func Conformance(t *testing.T, ops kernel.Ops[float32]) {
 	t.Run("Gemm1", func(t *testing.T) { gemms(t, ops.Gemm1, kernel.NewRef[float64]().Gemm1) })
 	t.Run("Freeze", func(t *testing.T) { frozen(t, ops.Freeze) })
 	t.Run("Keep", func(t *testing.T) { frozen(t, ops.Keep) })
+	t.Run("RowsAlone", func(t *testing.T) { rowsAlone(t, ops) })
 	t.Run("GemmRepeats", func(t *testing.T) { repeats(t, ops) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, ops) })
 	t.Run("Axpy", func(t *testing.T) { axpy(t, ops) })
