@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 
+	"lorad/data"
 	"lorad/job"
 	"lorad/node/blob"
 	"lorad/node/recipe"
@@ -178,7 +179,7 @@ func (p *preparation) datasets(ctx context.Context, in []job.Dataset, under stri
 		if err != nil {
 			return nil, err
 		}
-		out[i].Path = fmt.Sprintf("%s/%d.jsonl", under, i)
+		out[i].Path = fmt.Sprintf("%s/%d%s", under, i, data.Extension(out[i].Path))
 		p.add(out[i].Path, info)
 	}
 	return out, nil

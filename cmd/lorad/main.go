@@ -30,6 +30,7 @@ type cli struct {
 	Node     nodeCmd     `cmd:"" help:"Remove a node from the cluster."`
 	Recover  recoverCmd  `cmd:"" help:"Go on alone when the majority of voters is lost for good."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens, for nodes that are to join and for people."`
+	Prepare  prepareCmd  `cmd:"" help:"Show what the model will see of a job's data, and what is wrong with it."`
 	Train    trainCmd    `cmd:"" help:"Train what a job file says, on the cluster or, without one, on this machine alone."`
 	Runs     runsCmd     `cmd:"" help:"List, show, follow and stop runs."`
 	Audit    auditCmd    `cmd:"" help:"Prove from a run's ledger that every example was trained on exactly once per epoch."`

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"lorad/job"
 	"lorad/proto"
 )
 
@@ -26,16 +25,13 @@ type trainCmd struct {
 const stopGrace = 2 * time.Minute
 
 func (t trainCmd) Run(a *app) error {
-	text, err := os.ReadFile(t.Job)
+	j, err := readJob(t.Job)
 	if err != nil {
 		return err
 	}
-	j, notes, err := job.ParseNotes(text)
+	text, err := os.ReadFile(t.Job)
 	if err != nil {
-		return usage(fmt.Errorf("%s: %w", t.Job, err))
-	}
-	for _, n := range notes {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", t.Job, n)
+		return err
 	}
 	path, err := filepath.Abs(t.Job)
 	if err != nil {
@@ -53,7 +49,7 @@ func (t trainCmd) Run(a *app) error {
 	if t.Detach {
 		return fmt.Errorf("--detach needs a running node: %w", err)
 	}
-	return t.alone(a, j.Resolve(req.Dir, nil).OutputDir, req)
+	return t.alone(a, j.OutputDir, req)
 }
 
 // alone runs the job on a cluster of one that lives as long as the command. Its state is kept under the state
