@@ -20,6 +20,9 @@ const (
 	AuthorityLifetime = 10 * 365 * 24 * time.Hour
 	// NodeLifetime is how long a node's certificate is valid.
 	NodeLifetime = 90 * 24 * time.Hour
+	// RenewalGrace is how long after its end a node's certificate can still be renewed with nothing but itself: a box
+	// that was on a shelf for a year comes back by itself.
+	RenewalGrace = 365 * 24 * time.Hour
 	// Backdate is how far a joiner's clock may be behind the leader's.
 	Backdate = time.Hour
 
@@ -168,6 +171,16 @@ func requestKey(csrDER []byte) (*ecdsa.PublicKey, error) {
 		return nil, errors.New("certificate request: key is not ECDSA P-256")
 	}
 	return pub, nil
+}
+
+// SameKey reports whether a certificate request and a certificate are of the same key.
+func SameKey(csrDER, certDER []byte) bool {
+	pub, err := requestKey(csrDER)
+	if err != nil {
+		return false
+	}
+	cert, err := x509.ParseCertificate(certDER)
+	return err == nil && pub.Equal(cert.PublicKey)
 }
 
 // RequestHash returns the SHA-256 of the public key in a certificate request and of the node id it is for, once

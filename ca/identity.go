@@ -20,6 +20,8 @@ var (
 	ErrOtherCluster = errors.New("peer belongs to another cluster")
 	// ErrRevoked: the peer was removed from the cluster.
 	ErrRevoked = errors.New("peer was removed from the cluster")
+	// ErrLapsed: the peer's certificate ended too long ago to be renewed.
+	ErrLapsed = errors.New("peer's certificate ended too long ago")
 )
 
 // Identity is one node's key, its certificate and its cluster's authority. Safe for concurrent use.
@@ -30,7 +32,7 @@ type Identity struct {
 
 	key     *ecdsa.PrivateKey
 	ca      *x509.Certificate
-	self    Subject
+	self    Subject                         // but for the role, which a newer certificate may change
 	current atomic.Pointer[tls.Certificate] // replaced by Renew while connections are being made
 }
 
@@ -40,11 +42,29 @@ func NewKeyAndCSR() (*ecdsa.PrivateKey, []byte, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("new node key: %w", err)
 	}
+	csr, err := newCSR(key)
+	return key, csr, err
+}
+
+func newCSR(key *ecdsa.PrivateKey) ([]byte, error) {
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("new node key: %w", err)
+		return nil, fmt.Errorf("new certificate request: %w", err)
 	}
-	return key, csr, nil
+	return csr, nil
+}
+
+// CSR returns a request to have this node's key certified again.
+func (id *Identity) CSR() ([]byte, error) { return newCSR(id.key) }
+
+// With returns the identity that a new certificate for the same key and node makes, as NewIdentity does: for a node
+// that has enrolled again.
+func (id *Identity) With(chainDER [][]byte, caDER []byte) (*Identity, error) {
+	fresh, err := NewIdentity(id.key, chainDER, caDER)
+	if err == nil && fresh.self.NodeID != id.self.NodeID {
+		return nil, fmt.Errorf("node identity: certificate of node %s, this is %s", fresh.self.NodeID, id.self.NodeID)
+	}
+	return fresh, err
 }
 
 // NewIdentity puts together what a joiner has (key) and what it was given: the certificate, first in chainDER,
@@ -112,7 +132,7 @@ func (id *Identity) Renew(certDER []byte) error {
 	if err != nil {
 		return fmt.Errorf("renew certificate: %w", err)
 	}
-	if s != id.self {
+	if s.ClusterID != id.self.ClusterID || s.NodeID != id.self.NodeID {
 		return fmt.Errorf("renew certificate: it names %s, this node is %s", s.uri(), id.self.uri())
 	}
 	return id.install(leaf)
@@ -136,8 +156,20 @@ func LoadIdentity(dir string) (*Identity, error) {
 	return newIdentity(b)
 }
 
-// Self returns who this node is.
-func (id *Identity) Self() Subject { return id.self }
+// Key returns the node's private key: to prove possession of it, and for nothing else.
+func (id *Identity) Key() *ecdsa.PrivateKey { return id.key }
+
+// Self returns who this node is, as its current certificate says.
+func (id *Identity) Self() Subject {
+	s, err := subjectOf(id.leaf())
+	if err != nil {
+		return id.self // never: install looked
+	}
+	return s
+}
+
+// CertDER returns the certificate that is shown now.
+func (id *Identity) CertDER() []byte { return id.leaf().Raw }
 
 // Pin returns the hash of the authority's key, for tokens.
 func (id *Identity) Pin() Pin { return PinOf(id.ca) }
@@ -147,6 +179,13 @@ func (id *Identity) NotAfter() time.Time { return id.leaf().NotAfter }
 
 // Expired says whether the certificate has ended at the time now.
 func (id *Identity) Expired(now time.Time) bool { return now.After(id.NotAfter()) }
+
+// RenewAt returns when the certificate should be renewed: at two thirds of its life, so that a cluster that cannot sign
+// for a month locks nobody out.
+func (id *Identity) RenewAt() time.Time {
+	c := id.leaf()
+	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore.Add(Backdate)) / 3)
+}
 
 func (id *Identity) leaf() *x509.Certificate { return id.current.Load().Leaf }
 
@@ -193,6 +232,46 @@ func (id *Identity) ClientTLS() *tls.Config {
 
 		DynamicRecordSizingDisabled: true,
 	}
+}
+
+// RenewalTLS returns the configuration for nodes that want a new certificate: theirs is required and must be one that
+// our authority signed, but may have ended, for RenewalGrace at most. Who connects so is to be given nothing else.
+func (id *Identity) RenewalTLS() *tls.Config {
+	c := id.StrangerTLS()
+	c.ClientAuth = tls.RequireAnyClientCert
+	c.VerifyConnection = id.verifyLapsed
+	return c
+}
+
+func (id *Identity) verifyLapsed(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("peer sent no certificate")
+	}
+	if _, err := id.Lapsed(cs.PeerCertificates[0].Raw, RenewalGrace); err != nil {
+		return err
+	}
+	return id.verify(cs)
+}
+
+// Lapsed says whose certificate this is or was: one that our authority signed and that ended at most grace ago, or has
+// not ended. It does not ask whether the node was removed.
+func (id *Identity) Lapsed(certDER []byte, grace time.Duration) (Peer, error) {
+	leaf, err := x509.ParseCertificate(certDER)
+	if err != nil {
+		return Peer{}, fmt.Errorf("old certificate: %w", err)
+	}
+	at := time.Now()
+	if at.After(leaf.NotAfter) {
+		if at.Sub(leaf.NotAfter) > grace {
+			return Peer{}, fmt.Errorf("%w: on %s", ErrLapsed, leaf.NotAfter.UTC().Format(time.DateOnly))
+		}
+		at = leaf.NotAfter
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: id.pool(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return Peer{}, fmt.Errorf("old certificate: %w", err)
+	}
+	return subjectOf(leaf)
 }
 
 // verify runs after the chain was verified, on both sides of every connection between nodes.

@@ -24,6 +24,10 @@ const (
 	// Viewer and Operator are people who call from elsewhere with a token: one looks, the other also runs things.
 	Viewer   Role = "viewer"
 	Operator Role = "operator"
+	// Lapsed is a node, of whatever role, that may do nothing but have its certificate renewed.
+	Lapsed Role = "lapsed"
+	// Visitor is somebody on the port for people who has not shown a token yet: each call brings it.
+	Visitor Role = "visitor"
 )
 
 // Subject is the whole identity of a node as the leader decides it.

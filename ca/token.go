@@ -109,10 +109,14 @@ func HashSecret(secret []byte) []byte {
 	return h[:]
 }
 
+// PinnedBy says whether p is what the token pins.
+func (t JoinToken) PinnedBy(p Pin) bool {
+	return subtle.ConstantTimeCompare(p[:tokenPin], t.pin[:]) == 1
+}
+
 // Pins says whether c has the public key that the token pins.
 func (t JoinToken) Pins(c *x509.Certificate) bool {
-	p := PinOf(c)
-	return subtle.ConstantTimeCompare(p[:tokenPin], t.pin[:]) == 1
+	return t.PinnedBy(PinOf(c))
 }
 
 // Reveal returns the whole token, secret included: to print it for the person who asked for it.

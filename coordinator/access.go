@@ -1,16 +1,13 @@
 package coordinator
 
 import (
-	"context"
 	"slices"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"lorad/ca"
 	"lorad/proto"
-	"lorad/transport"
 )
 
 // Groups of roles in the table below. The zero role is a stranger: somebody without a certificate who enrols.
@@ -45,6 +42,8 @@ var access = map[string]row{
 
 	proto.Coordination_Apply_FullMethodName: {may: nodes},                          // of which commands: below
 	proto.Enrol_Join_FullMethodName:         {may: slices.Concat(stranger, nodes)}, // nodes pass it on to the leader
+	proto.Enrol_Renew_FullMethodName:        {may: append([]ca.Role{ca.Lapsed}, nodes...)},
+	proto.Coordination_Keys_FullMethodName:  {may: nodes},
 	proto.Peer_Ping_FullMethodName:          {may: nodes},
 	proto.Peer_FetchBlob_FullMethodName:     {may: nodes},
 	proto.Peer_FetchState_FullMethodName:    {may: nodes},
@@ -61,6 +60,8 @@ var access = map[string]row{
 	"use_token":   {},
 	"grant_lease": {},
 	"put_cluster": {},
+
+	"rotate_gossip_key": {},
 }
 
 // grants says which tokens a person may make. Who can let a voter in can become everything.
@@ -73,32 +74,6 @@ var grants = map[ca.Role][]string{
 func allowed(role ca.Role, what string, own bool) bool {
 	r := access[what]
 	return slices.Contains(r.may, role) || own && slices.Contains(r.own, role)
-}
-
-// guard refuses a call that the caller's role does not allow. method is "/service/name".
-func (c *Coordinator) guard(ctx context.Context, method string) error {
-	peer, ok := transport.PeerFromContext(ctx)
-	if ok && allowed(peer.Role, method, false) {
-		return nil
-	}
-	if !ok || peer.Role == "" {
-		return status.Errorf(codes.PermissionDenied, "call %s: not allowed without a node's certificate: join the cluster first", method)
-	}
-	return status.Errorf(codes.PermissionDenied, "call %s: not allowed: the caller is a %s, and docs/security.md says who may", method, peer.Role)
-}
-
-func (c *Coordinator) guardUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := c.guard(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return next(ctx, req)
-}
-
-func (c *Coordinator) guardStream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if err := c.guard(s.Context(), info.FullMethod); err != nil {
-		return err
-	}
-	return next(srv, s)
 }
 
 // mayPropose checks a command that another node hands to the leader, and takes out of it what only the leader says.

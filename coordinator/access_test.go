@@ -139,12 +139,51 @@ func (b *box) callers() []caller {
 		"without a certificate": nil, "of another cluster": foreign, "removed from the cluster": b.removedNode(),
 		"with an expired certificate": b.issue(ca.Voter, ca.NewNodeID(), -ca.Backdate/2),
 	} {
-		for _, p := range []transport.Proto{transport.GRPC, transport.Raft, transport.Gossip, transport.Reduce, "http/1.1", "lorad-none/1"} {
+		for _, p := range []transport.Proto{transport.GRPC, transport.Raft, transport.Gossip, transport.Reduce, "lorad-none/1"} {
 			list = append(list, caller{fmt.Sprintf("%s, speaking %s", name, p), noRole, b.rude(p, id)})
 		}
 	}
 	for _, role := range nodes {
-		list = append(list, caller{"with a certificate", role, b.rude(transport.GRPC, b.issue(role, ca.NewNodeID(), 0))})
+		list = append(list,
+			caller{"with a certificate", role, b.rude(transport.GRPC, b.issue(role, ca.NewNodeID(), 0))},
+			caller{"with a certificate, at the door for renewal", ca.Lapsed, b.rude(transport.Renew, b.issue(role, ca.NewNodeID(), 0))})
+	}
+	list = append(list, caller{"with an expired certificate, at the door for renewal", ca.Lapsed,
+		b.rude(transport.Renew, b.issue(ca.Voter, ca.NewNodeID(), -ca.Backdate/2))})
+	for name, token := range b.tokens() {
+		conn, err := transport.GRPCPeople(b.ctx(5*time.Second), b.mux.Advertise(), token)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Cleanup(func() { conn.Close() })
+		role := ca.Role(noRole)
+		if name == "viewer" || name == "operator" {
+			role = ca.Role(name)
+		}
+		list = append(list, caller{"a person with the token: " + name, role, conn})
+	}
+	return append(list, caller{"a person without a token", noRole, b.rude(transport.People, nil)})
+}
+
+// tokens are what a person may come with: by what it is.
+func (b *box) tokens() map[string]ca.JoinToken {
+	b.t.Helper()
+	list := map[string]ca.JoinToken{"never made": ca.NewJoinToken(b.creds.Identity.Pin())}
+	for name, req := range map[string]*proto.CreateTokenRequest{
+		"viewer": {Role: "viewer"}, "operator": {Role: "operator"}, "for a node": {Role: "voter"},
+		"expired": {Role: "operator", TtlMs: 1}, "revoked": {Role: "operator"},
+	} {
+		reply, err := b.ctl.CreateToken(b.ctx(5*time.Second), req)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if list[name], err = ca.ParseJoinToken(reply.Token); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	_, err := b.ctl.RemoveToken(b.ctx(5*time.Second), &proto.RemoveTokenRequest{Id: list["revoked"].ID()})
+	if err != nil {
+		b.t.Fatal(err)
 	}
 	return list
 }

@@ -134,11 +134,22 @@ func (b *box) join(token string) *box { return b.joinWith(token, facts("box"), f
 func (b *box) joinWith(token string, facts *proto.Node, edit func(*Config)) *box {
 	b.t.Helper()
 	dir := b.t.TempDir()
-	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, facts)
+	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, bound(b.t), facts)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	return openWith(b.t, dir, "box", "127.0.0.1:0", creds, edit)
+}
+
+// bound takes a port for a joiner.
+func bound(t testing.TB) *transport.Bound {
+	t.Helper()
+	at, err := transport.Bind("127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { at.Close() })
+	return at
 }
 
 func three(t testing.TB) []*box {
@@ -307,7 +318,7 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	time.Sleep(2 * time.Millisecond)
 	for want, token := range map[string]string{"used up": used, "expired": expired} {
 		began := time.Now()
-		_, err := Join(a.ctx(5*time.Second), t.TempDir(), a.mux.Advertise(), token, facts("x"))
+		_, err := Join(a.ctx(5*time.Second), t.TempDir(), a.mux.Advertise(), token, bound(t), facts("x"))
 		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
@@ -325,13 +336,20 @@ func TestSpentTokenKeepsItsIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, csr, err := ca.NewKeyAndCSR()
+	key, csr, err := ca.NewKeyAndCSR()
 	if err != nil {
 		t.Fatal(err)
 	}
+	at := bound(t)
+	stop, err := at.Answer(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
 	ask := func(id string) error {
-		_, err := enrolOnce(a.ctx(5*time.Second), a.mux.Advertise(), tok,
-			&proto.JoinRequest{TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts("x"), id)})
+		_, err := enrolOnce(a.ctx(5*time.Second), a.mux.Advertise(), tok, &proto.JoinRequest{
+			TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts("x"), id, at.Advertise()), NowUnixMs: time.Now().UnixMilli(),
+		})
 		return err
 	}
 	id := ca.NewNodeID()

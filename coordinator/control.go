@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"lorad/ca"
 	"lorad/coordinator/sched"
 	"lorad/coordinator/state"
 	"lorad/proto"
@@ -101,6 +102,13 @@ func worksOn(runs []*proto.Run, node string) []string {
 func (s control) Submit(ctx context.Context, req *proto.SubmitRequest) (*proto.SubmitReply, error) {
 	if s.cfg.Prepare == nil {
 		return nil, status.Error(codes.FailedPrecondition, "submit: this node is a witness, which holds no data of runs: submit on another node (`lorad nodes` lists them)")
+	}
+	req = &proto.SubmitRequest{JobYaml: req.JobYaml, Dir: req.Dir}
+	if calledBy(ctx) != ca.Owner { // whose files these are
+		if s.cfg.Workspace == "" {
+			return nil, status.Error(codes.FailedPrecondition, "submit: this node takes no jobs from elsewhere: start it with --workspace DIR, below which they read and write")
+		}
+		req.Dir, req.Confined = s.cfg.Workspace, true
 	}
 	spec, err := s.cfg.Prepare(ctx, req)
 	if err != nil {

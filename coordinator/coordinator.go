@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,22 +58,29 @@ type Config struct {
 	OnRemoved func(id string)
 	// Peer serves FetchBlob and FetchState. Ping is the coordinator's own.
 	Peer proto.PeerServer
+	// Workspace is the folder that jobs of people elsewhere read and write in, and nowhere else. "": there are no such jobs.
+	Workspace string
+	// CertLifetime is how long the certificates are valid that this node signs. 0: ca.NodeLifetime.
+	CertLifetime time.Duration
 }
 
 // Coordinator is this node's part in the cluster. Safe for concurrent use.
 type Coordinator struct {
-	id      string
-	cfg     Config
-	creds   *Credentials
-	facts   *proto.Node
-	log     *slog.Logger
-	now     func() time.Time
-	fsm     *fsm
-	raft    *raft.Raft
-	gossip  *gossip
-	peers   *peers
-	server  *grpc.Server
-	release []func() // what Close undoes, the last first
+	id     string
+	cfg    Config
+	creds  *Credentials
+	facts  *proto.Node
+	log    *slog.Logger
+	now    func() time.Time
+	fsm    *fsm
+	raft   *raft.Raft
+	gossip *gossip
+	peers  *peers
+	server *grpc.Server
+	web    *http.Server
+
+	renewals gaps
+	release  []func() // what Close undoes, the last first
 
 	ctx     context.Context // ends when Close begins
 	stop    context.CancelFunc
@@ -96,8 +104,8 @@ func Open(cfg Config) (*Coordinator, error) {
 	if c.cfg.Peer == nil {
 		c.cfg.Peer = proto.UnimplementedPeerServer{}
 	}
-	c.facts = withID(cfg.Node, c.id)
-	c.facts.Addr, c.facts.Voter, c.facts.Witness = cfg.Mux.Advertise(), c.creds.Node.Voter, c.creds.Node.Witness
+	c.facts = withID(cfg.Node, c.id, cfg.Mux.Advertise())
+	c.facts.Voter, c.facts.Witness = c.creds.Node.Voter, c.creds.Node.Witness
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	for _, open := range []func() error{c.openPeers, c.openGossip, c.openRaft, c.openServer} {
 		if err := open(); err != nil {
@@ -105,7 +113,7 @@ func Open(cfg Config) (*Coordinator, error) {
 			return nil, fmt.Errorf("start coordinator: %w", err)
 		}
 	}
-	for _, f := range []func(context.Context){c.lead, c.keepTouch, c.announce, c.housekeep, c.watchStanding} {
+	for _, f := range []func(context.Context){c.lead, c.keepTouch, c.announce, c.housekeep, c.watchStanding, c.keepFresh, c.rekey} {
 		c.work.Go(func() { f(c.ctx) })
 	}
 	return c, nil
@@ -242,6 +250,7 @@ func (c *Coordinator) Close() error {
 		c.stop()
 		if c.server != nil {
 			c.server.Stop() // before waiting: calls may be waiting for changes that do not come any more
+			c.web.Close()
 		}
 		c.work.Wait()
 		for i := len(c.release) - 1; i >= 0; i-- {
@@ -281,11 +290,12 @@ func (c *Coordinator) recorded() bool {
 // housekeep keeps on disk where the others are, and cuts off who was removed.
 func (c *Coordinator) housekeep(ctx context.Context) {
 	var nodes []*proto.Node
-	seeds := strings.Join(c.creds.Seeds, " ")
+	seeds := strings.Join(c.creds.seeds(), " ")
 	for {
 		changed, _ := c.fsm.next()
 		was := nodes
 		nodes = c.Nodes()
+		c.keepAuthority()
 		for _, n := range was {
 			if c.creds.Identity.Revoked(n.Id) {
 				c.disown(n.Id)
@@ -293,6 +303,7 @@ func (c *Coordinator) housekeep(ctx context.Context) {
 		}
 		others := addresses(nodes, c.id)
 		if now := strings.Join(others, " "); len(others) > 0 && now != seeds {
+			c.creds.setSeeds(others)
 			if err := c.creds.saveRecord(c.cfg.Dir, others); err != nil && !errors.Is(err, os.ErrNotExist) {
 				c.log.Warn("addresses of the other nodes were not saved", "err", err)
 			}

@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,33 @@ type Credentials struct {
 	secret  *ca.ClusterSecret // voters only
 	sealed  []byte            // the first node only, until it is in the state
 	removed atomic.Pointer[func(id string) bool]
+
+	mu     sync.Mutex // for the two below, GossipKey and Seeds, and cluster.json
+	newKey uint64     // removed nodes when GossipKey was drawn
+}
+
+func (c *Credentials) gossipKey() gossipKey {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return gossipKey{c.GossipKey, c.newKey}
+}
+
+func (c *Credentials) setGossipKey(k gossipKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.GossipKey, c.newKey = k.key, k.removed
+}
+
+func (c *Credentials) seeds() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Seeds
+}
+
+func (c *Credentials) setSeeds(addrs []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Seeds = addrs
 }
 
 // record is cluster.json.
@@ -41,6 +69,7 @@ type record struct {
 	NodeID    string   `json:"node_id"`
 	Voter     bool     `json:"voter"`
 	GossipKey []byte   `json:"gossip_key"`
+	Rotated   uint64   `json:"gossip_rotated_for,omitempty"`
 	Seeds     []string `json:"seeds"`
 	SealedCA  []byte   `json:"sealed_ca,omitempty"` // the node that made the cluster
 }
@@ -65,49 +94,90 @@ func Create(dir string) (*Credentials, error) {
 	c := &Credentials{
 		Identity: identity, Node: node, ClusterID: id, GossipKey: newGossipKey(), secret: &secret, sealed: sealed,
 	}
-	return c.ready(), c.save(dir)
+	if err := c.save(dir); err != nil {
+		return nil, err
+	}
+	return c.ready(), durable.WriteFile(filepath.Join(dir, sealedFile), sealed, 0o600)
 }
 
 func newGossipKey() []byte {
-	key := make([]byte, 32)
+	key := make([]byte, gossipKeySize)
 	rand.Read(key)
 	return key
 }
 
-// Join enrols with the node at addr and keeps the credentials it is given in dir. facts need an address or at least a
-// guess of it; the node tells the true one once it listens.
-func Join(ctx context.Context, dir, addr, token string, facts *proto.Node) (*Credentials, error) {
-	tok, err := ca.ParseJoinToken(token)
-	if err != nil {
-		return nil, err
-	}
+// Join enrols with the node at addr and keeps the credentials it is given in dir. The cluster lets in only whom it
+// reaches back, so the port that the node is going to serve is taken already: at.
+func Join(ctx context.Context, dir, addr, token string, at *transport.Bound, facts *proto.Node) (*Credentials, error) {
 	key, csr, err := ca.NewKeyAndCSR()
 	if err != nil {
 		return nil, err
 	}
-	req := &proto.JoinRequest{TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts, ca.NewNodeID())}
-	reply, err := enrol(ctx, addr, tok, req)
+	stop, err := at.Answer(key)
 	if err != nil {
 		return nil, err
 	}
-	c, err := fromReply(key, reply)
+	defer stop()
+	reply, err := enrol(ctx, addr, token, &proto.JoinRequest{CsrDer: csr, Node: withID(facts, ca.NewNodeID(), at.Advertise())})
+	if err != nil {
+		return nil, err
+	}
+	identity, err := ca.NewIdentity(key, reply.CertChainDer, reply.CaCertDer)
 	if err != nil {
 		return nil, fmt.Errorf("join %s: damaged reply: %w", addr, err)
 	}
-	c.Seeds = append(c.Seeds, addr)
-	return c.ready(), c.save(dir)
+	return keep(dir, addr, identity, reply)
 }
 
-func withID(n *proto.Node, id string) *proto.Node {
+// Rejoin enrols a node again that has been in the cluster: under its id, with its key, and whatever else dir holds. It is
+// for one whose certificate ended too long ago to be renewed.
+func (c *Credentials) Rejoin(ctx context.Context, dir, addr, token string, at *transport.Bound, facts *proto.Node) (*Credentials, error) {
+	csr, err := c.Identity.CSR()
+	if err != nil {
+		return nil, err
+	}
+	stop, err := at.Answer(c.Identity.Key())
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	req := &proto.JoinRequest{CsrDer: csr, Node: withID(facts, c.Node.Id, at.Advertise()), OldCertDer: c.Identity.CertDER()}
+	reply, err := enrol(ctx, addr, token, req)
+	if err != nil {
+		return nil, err
+	}
+	identity, err := c.Identity.With(reply.CertChainDer, reply.CaCertDer)
+	if err != nil {
+		return nil, fmt.Errorf("join %s: damaged reply: %w", addr, err)
+	}
+	return keep(dir, addr, identity, reply)
+}
+
+// CheckToken says what is wrong with joining this cluster again with a token, by the looks of it.
+func (c *Credentials) CheckToken(token string) error {
+	tok, err := ca.ParseJoinToken(token)
+	if err == nil && !tok.PinnedBy(c.Identity.Pin()) {
+		err = fmt.Errorf("this machine is in cluster %s already, and the token is of another one: use another --dir", c.ClusterID)
+	}
+	return err
+}
+
+func withID(n *proto.Node, id, addr string) *proto.Node {
 	return &proto.Node{
-		Id: id, Name: n.GetName(), Addr: n.GetAddr(), Cores: n.GetCores(), MemoryBytes: n.GetMemoryBytes(),
+		Id: id, Name: n.GetName(), Addr: addr, Cores: n.GetCores(), MemoryBytes: n.GetMemoryBytes(),
 		Engine: n.GetEngine(), Version: n.GetVersion(), Witness: n.GetWitness(),
 	}
 }
 
 // enrol asks until it is let in or turned away: the cluster may be electing a leader just now.
-func enrol(ctx context.Context, addr string, tok ca.JoinToken, req *proto.JoinRequest) (*proto.JoinReply, error) {
+func enrol(ctx context.Context, addr, token string, req *proto.JoinRequest) (*proto.JoinReply, error) {
+	tok, err := ca.ParseJoinToken(token)
+	if err != nil {
+		return nil, err
+	}
+	req.TokenId, req.TokenSecret = tok.ID(), tok.Secret()
 	for {
+		req.NowUnixMs = time.Now().UnixMilli()
 		reply, err := enrolOnce(ctx, addr, tok, req)
 		if err == nil || !retryable(err) {
 			return reply, err
@@ -127,11 +197,17 @@ func enrolOnce(ctx context.Context, addr string, tok ca.JoinToken, req *proto.Jo
 	return proto.NewEnrolClient(conn).Join(ctx, req)
 }
 
-func fromReply(key *ecdsa.PrivateKey, r *proto.JoinReply) (*Credentials, error) {
-	identity, err := ca.NewIdentity(key, r.CertChainDer, r.CaCertDer)
+// keep saves what a node that was let in was given.
+func keep(dir, addr string, identity *ca.Identity, r *proto.JoinReply) (*Credentials, error) {
+	c, err := fromReply(identity, r)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("join %s: damaged reply: %w", addr, err)
 	}
+	c.Seeds = append(c.Seeds, addr)
+	return c.ready(), c.save(dir)
+}
+
+func fromReply(identity *ca.Identity, r *proto.JoinReply) (*Credentials, error) {
 	c := &Credentials{Identity: identity, Node: r.Node, ClusterID: r.ClusterId, GossipKey: r.GossipKey}
 	if len(r.VoterSecret) > 0 {
 		secret, err := ca.ParseClusterSecret(r.VoterSecret)
@@ -163,7 +239,7 @@ func Load(dir string) (*Credentials, error) {
 	}
 	c := &Credentials{
 		Identity: identity, Node: &proto.Node{Id: r.NodeID, Voter: r.Voter, Witness: identity.Self().Role == ca.Witness}, ClusterID: r.ClusterID, GossipKey: r.GossipKey,
-		Seeds: r.Seeds, sealed: r.SealedCA,
+		Seeds: r.Seeds, sealed: r.SealedCA, newKey: r.Rotated,
 	}
 	secret, err := ca.LoadSecret(dir)
 	if err == nil {
@@ -200,9 +276,11 @@ func (c *Credentials) save(dir string) error {
 }
 
 func (c *Credentials) saveRecord(dir string, seeds []string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	r := record{
-		Version: 1, ClusterID: c.ClusterID, NodeID: c.Node.Id, Voter: c.Node.Voter, GossipKey: c.GossipKey, Seeds: seeds,
-		SealedCA: c.sealed,
+		Version: 1, ClusterID: c.ClusterID, NodeID: c.Node.Id, Voter: c.Node.Voter, GossipKey: c.GossipKey, Rotated: c.newKey,
+		Seeds: slices.Clone(seeds), SealedCA: c.sealed,
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -28,6 +28,7 @@ type gossip struct {
 	clock func() time.Time
 	began time.Time
 	list  *memberlist.Memberlist
+	keys  *memberlist.Keyring
 
 	mu      sync.Mutex
 	seen    map[string]sighting // by node id
@@ -50,6 +51,11 @@ func openGossip(cfg Config, now func() time.Time) (*gossip, error) {
 		meta: []byte(cfg.Mux.Advertise() + " " + began.Format(time.RFC3339Nano)),
 		seen: map[string]sighting{}, silent: map[string]bool{}, changed: make(chan struct{}),
 	}
+	key := cfg.Credentials.gossipKey().key
+	var err error
+	if g.keys, err = memberlist.NewKeyring(nil, key); err != nil {
+		return nil, err
+	}
 	tr := transport.NewGossip(cfg.Mux, cfg.Dialer)
 	list, err := memberlist.Create(g.config(cfg, tr))
 	if err != nil {
@@ -63,7 +69,7 @@ func openGossip(cfg Config, now func() time.Time) (*gossip, error) {
 // config is memberlist's, a little quicker than for a LAN with its UDP: packets here never get lost on the way.
 func (g *gossip) config(cfg Config, tr *transport.GossipTransport) *memberlist.Config {
 	m := memberlist.DefaultLANConfig()
-	m.Name, m.Label, m.SecretKey = g.self, cfg.Credentials.ClusterID, cfg.Credentials.GossipKey
+	m.Name, m.Label, m.Keyring = g.self, cfg.Credentials.ClusterID, g.keys
 	m.Transport, m.Delegate, m.Events = tr, g, g
 	m.AdvertiseAddr, m.BindAddr = "", ""
 	m.Logger, m.LogOutput = gossipLog(cfg.Log), nil
@@ -210,6 +216,9 @@ func (c *Coordinator) keepTouch(ctx context.Context) {
 			}
 			c.gossip.join(addr)
 		}
+		if _, leader := c.raft.LeaderWithID(); leader == "" {
+			c.askKeys(ctx)
+		}
 		c.ping(ctx, c.gossip.silentNodes())
 		if sleep(ctx, time.Second) != nil {
 			return
@@ -228,7 +237,7 @@ func (c *Coordinator) missing() []string {
 		}
 	}
 	if len(nodes) <= 1 && c.gossip.list.NumMembers() <= 1 {
-		addrs = append(addrs, c.creds.Seeds...)
+		addrs = append(addrs, c.creds.seeds()...)
 	}
 	return addrs
 }

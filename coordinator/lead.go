@@ -79,6 +79,7 @@ func (r reign) step(ctx context.Context) {
 	view := r.fsm.view()
 	r.reconcile(ctx, view.Nodes)
 	r.yield()
+	r.rotate()
 	r.probe(ctx, view.Runs)
 	live := r.gossip.liveness(view.Nodes)
 	for _, d := range sched.Next(view, live, r.now().UnixMilli()) {

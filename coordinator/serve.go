@@ -14,8 +14,9 @@ import (
 	"lorad/transport"
 )
 
-// openServer serves all RPCs on the three ways in: nodes over mutual TLS, strangers who enrol, the owner of this
-// machine on the local socket. Who may call what is decided per call, by who calls.
+// openServer serves all RPCs on every way in: nodes over mutual TLS, strangers who enrol, nodes whose certificate has
+// ended, people from elsewhere, the owner of this machine on the local socket; and some of them as HTTP. Who may call
+// what is decided per call, by who calls.
 func (c *Coordinator) openServer() error {
 	opts := append(transport.ServerOptions(), grpc.UnaryInterceptor(c.guardUnary), grpc.StreamInterceptor(c.guardStream))
 	c.server = grpc.NewServer(opts...)
@@ -23,13 +24,18 @@ func (c *Coordinator) openServer() error {
 	proto.RegisterCoordinationServer(c.server, coordination{c: c})
 	proto.RegisterEnrolServer(c.server, enrolment{c: c})
 	proto.RegisterPeerServer(c.server, peerServer{c.cfg.Peer, c})
-	listeners := []net.Listener{c.cfg.Mux.Listener(transport.GRPC), c.cfg.Mux.Listener(transport.Enrol)}
+	var listeners []net.Listener
+	for _, p := range []transport.Proto{transport.GRPC, transport.Enrol, transport.Renew, transport.People} {
+		listeners = append(listeners, c.cfg.Mux.Listener(p))
+	}
 	if c.cfg.Local != nil {
 		listeners = append(listeners, c.cfg.Local)
 	}
 	for _, ln := range listeners {
 		c.work.Go(func() { c.server.Serve(ln) })
 	}
+	c.web = c.webServer()
+	c.work.Go(func() { c.web.Serve(c.cfg.Mux.Listener(transport.HTTP)) })
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"lorad/ca"
 	"lorad/coordinator/state"
 	"lorad/proto"
-	"lorad/transport"
 )
 
 // How long a token may be valid. One that a node joins with is used at once; a person goes on calling.
@@ -31,9 +30,9 @@ func (s control) CreateToken(ctx context.Context, req *proto.CreateTokenRequest)
 	if err != nil {
 		return nil, err
 	}
-	if peer, called := transport.PeerFromContext(ctx); called && !slices.Contains(grants[peer.Role], role) {
-		return nil, status.Errorf(codes.PermissionDenied, "create token: role %q is not one that the %s may give: %s; ask on the machine of a node that votes",
-			role, peer.Role, strings.Join(grants[peer.Role], ", "))
+	if by := calledBy(ctx); !slices.Contains(grants[by], role) {
+		return nil, status.Errorf(codes.PermissionDenied, "create token: role %q is not one that an %s may give (%s): ask on the machine of a node that votes",
+			role, by, strings.Join(grants[by], ", "))
 	}
 	if len(req.Name) > maxTokenName {
 		return nil, status.Errorf(codes.InvalidArgument, "create token: a name has at most %d bytes", maxTokenName)

@@ -965,6 +965,8 @@ type Cluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	SealedCaKey   []byte                 `protobuf:"bytes,2,opt,name=sealed_ca_key,json=sealedCaKey,proto3" json:"sealed_ca_key,omitempty"` // encrypted with a secret that voters keep on their own disk
+	GossipKey     []byte                 `protobuf:"bytes,3,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`         // 32 bytes; empty: the one that nodes were given when they joined
+	RotatedFor    uint64                 `protobuf:"varint,4,opt,name=rotated_for,json=rotatedFor,proto3" json:"rotated_for,omitempty"`     // removed nodes when the key was drawn: it is drawn anew when there are more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1013,20 @@ func (x *Cluster) GetSealedCaKey() []byte {
 		return x.SealedCaKey
 	}
 	return nil
+}
+
+func (x *Cluster) GetGossipKey() []byte {
+	if x != nil {
+		return x.GossipKey
+	}
+	return nil
+}
+
+func (x *Cluster) GetRotatedFor() uint64 {
+	if x != nil {
+		return x.RotatedFor
+	}
+	return 0
 }
 
 // Token lets a node join (worker, voter, witness) or a person call (viewer, operator).
@@ -1154,6 +1170,7 @@ type Command struct {
 	//	*Command_GrantLease
 	//	*Command_Report
 	//	*Command_PutCluster
+	//	*Command_RotateGossipKey
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1302,6 +1319,15 @@ func (x *Command) GetPutCluster() *PutCluster {
 	return nil
 }
 
+func (x *Command) GetRotateGossipKey() *RotateGossipKey {
+	if x != nil {
+		if x, ok := x.Do.(*Command_RotateGossipKey); ok {
+			return x.RotateGossipKey
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -1350,6 +1376,10 @@ type Command_PutCluster struct {
 	PutCluster *PutCluster `protobuf:"bytes,12,opt,name=put_cluster,json=putCluster,proto3,oneof"`
 }
 
+type Command_RotateGossipKey struct {
+	RotateGossipKey *RotateGossipKey `protobuf:"bytes,13,opt,name=rotate_gossip_key,json=rotateGossipKey,proto3,oneof"`
+}
+
 func (*Command_PutNode) isCommand_Do() {}
 
 func (*Command_RemoveNode) isCommand_Do() {}
@@ -1371,6 +1401,8 @@ func (*Command_GrantLease) isCommand_Do() {}
 func (*Command_Report) isCommand_Do() {}
 
 func (*Command_PutCluster) isCommand_Do() {}
+
+func (*Command_RotateGossipKey) isCommand_Do() {}
 
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1520,6 +1552,7 @@ type UseToken struct {
 	SecretSha256  []byte                 `protobuf:"bytes,2,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	Node          *Node                  `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	KeySha256     []byte                 `protobuf:"bytes,4,opt,name=key_sha256,json=keySha256,proto3" json:"key_sha256,omitempty"`
+	Again         bool                   `protobuf:"varint,5,opt,name=again,proto3" json:"again,omitempty"` // the node showed that it is the one recorded under this id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1613,13 @@ func (x *UseToken) GetKeySha256() []byte {
 		return x.KeySha256
 	}
 	return nil
+}
+
+func (x *UseToken) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
 }
 
 type RemoveToken struct {
@@ -1878,6 +1918,58 @@ func (x *PutCluster) GetCluster() *Cluster {
 	return nil
 }
 
+type RotateGossipKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Removed       uint64                 `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateGossipKey) Reset() {
+	*x = RotateGossipKey{}
+	mi := &file_proto_lorad_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateGossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateGossipKey) ProtoMessage() {}
+
+func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
+func (*RotateGossipKey) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RotateGossipKey) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RotateGossipKey) GetRemoved() uint64 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
 // Snapshot is the whole replicated state, every list sorted by id.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1894,7 +1986,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +1998,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2011,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -1989,7 +2081,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2093,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2106,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2083,7 +2175,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2187,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2200,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2143,7 +2235,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2247,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2260,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Report) GetRun() string {
@@ -2234,6 +2326,94 @@ func (x *Report) GetAdapterSha256() []byte {
 	return nil
 }
 
+type KeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysRequest) Reset() {
+	*x = KeysRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysRequest) ProtoMessage() {}
+
+func (x *KeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
+func (*KeysRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+}
+
+type KeysReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	GossipKey     []byte                 `protobuf:"bytes,1,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
+	RotatedFor    uint64                 `protobuf:"varint,2,opt,name=rotated_for,json=rotatedFor,proto3" json:"rotated_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysReply) Reset() {
+	*x = KeysReply{}
+	mi := &file_proto_lorad_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysReply) ProtoMessage() {}
+
+func (x *KeysReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
+func (*KeysReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *KeysReply) GetGossipKey() []byte {
+	if x != nil {
+		return x.GossipKey
+	}
+	return nil
+}
+
+func (x *KeysReply) GetRotatedFor() uint64 {
+	if x != nil {
+		return x.RotatedFor
+	}
+	return 0
+}
+
 type ApplyReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`                               // of the log entry: whoever waits for it to be applied reads his own write
@@ -2248,7 +2428,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +2440,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +2453,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2326,7 +2506,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2518,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2531,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 type NodeStatus struct {
@@ -2368,7 +2548,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2560,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2573,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2451,7 +2631,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2643,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2656,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -2518,13 +2698,14 @@ type SubmitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobYaml       string                 `protobuf:"bytes,1,opt,name=job_yaml,json=jobYaml,proto3" json:"job_yaml,omitempty"` // as the user wrote it
 	Dir           string                 `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`                        // absolute: what relative paths in the job are relative to
+	Confined      bool                   `protobuf:"varint,3,opt,name=confined,proto3" json:"confined,omitempty"`             // set by the node that is asked: every path must be below dir
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2717,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2730,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -2566,6 +2747,13 @@ func (x *SubmitRequest) GetDir() string {
 	return ""
 }
 
+func (x *SubmitRequest) GetConfined() bool {
+	if x != nil {
+		return x.Confined
+	}
+	return false
+}
+
 type SubmitReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           *Run                   `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -2577,7 +2765,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2777,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2790,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -2634,7 +2822,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2646,7 +2834,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2659,7 +2847,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 type RunsReply struct {
@@ -2671,7 +2859,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +2871,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +2884,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -2715,7 +2903,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2915,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2928,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -2760,7 +2948,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +2960,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +2973,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -2811,7 +2999,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +3011,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +3024,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -2856,7 +3044,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3056,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3069,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -2908,7 +3096,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3108,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3121,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -2963,7 +3151,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2975,7 +3163,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2988,7 +3176,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3039,7 +3227,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3239,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3252,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3110,7 +3298,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3122,7 +3310,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3135,7 +3323,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 type TokensReply struct {
@@ -3147,7 +3335,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3159,7 +3347,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3172,7 +3360,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3191,7 +3379,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3391,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3404,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3234,7 +3422,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +3434,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +3447,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 type RemoveNodeRequest struct {
@@ -3271,7 +3459,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +3471,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +3484,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3317,7 +3505,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +3517,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +3530,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3375,7 +3563,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3387,7 +3575,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3400,7 +3588,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3430,7 +3618,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3442,7 +3630,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3455,7 +3643,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3535,19 +3723,117 @@ func (x *AuditReply) GetFindings() []string {
 	return nil
 }
 
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CsrDer        []byte                 `protobuf:"bytes,1,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *RenewRequest) GetCsrDer() []byte {
+	if x != nil {
+		return x.CsrDer
+	}
+	return nil
+}
+
+type RenewReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CertDer       []byte                 `protobuf:"bytes,1,opt,name=cert_der,json=certDer,proto3" json:"cert_der,omitempty"`
+	Elsewhere     string                 `protobuf:"bytes,2,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"` // instead: ask there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewReply) Reset() {
+	*x = RenewReply{}
+	mi := &file_proto_lorad_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewReply) ProtoMessage() {}
+
+func (x *RenewReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
+func (*RenewReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RenewReply) GetCertDer() []byte {
+	if x != nil {
+		return x.CertDer
+	}
+	return nil
+}
+
+func (x *RenewReply) GetElsewhere() string {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return ""
+}
+
 type JoinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TokenId       string                 `protobuf:"bytes,1,opt,name=token_id,json=tokenId,proto3" json:"token_id,omitempty"`
 	TokenSecret   []byte                 `protobuf:"bytes,2,opt,name=token_secret,json=tokenSecret,proto3" json:"token_secret,omitempty"`
 	CsrDer        []byte                 `protobuf:"bytes,3,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"` // the joiner's key never leaves it
 	Node          *Node                  `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	OldCertDer    []byte                 `protobuf:"bytes,5,opt,name=old_cert_der,json=oldCertDer,proto3" json:"old_cert_der,omitempty"` // of a node that joins again under its id: of the same key as csr_der
+	NowUnixMs     int64                  `protobuf:"varint,6,opt,name=now_unix_ms,json=nowUnixMs,proto3" json:"now_unix_ms,omitempty"`   // the joiner's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3559,7 +3845,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3572,7 +3858,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3603,6 +3889,20 @@ func (x *JoinRequest) GetNode() *Node {
 	return nil
 }
 
+func (x *JoinRequest) GetOldCertDer() []byte {
+	if x != nil {
+		return x.OldCertDer
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetNowUnixMs() int64 {
+	if x != nil {
+		return x.NowUnixMs
+	}
+	return 0
+}
+
 type JoinReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	CertChainDer  [][]byte               `protobuf:"bytes,1,rep,name=cert_chain_der,json=certChainDer,proto3" json:"cert_chain_der,omitempty"`
@@ -3618,7 +3918,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3930,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3943,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -3703,7 +4003,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +4015,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +4028,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 type PingReply struct {
@@ -3741,7 +4041,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3753,7 +4053,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3766,7 +4066,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PingReply) GetId() string {
@@ -3793,7 +4093,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +4105,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +4118,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -3845,7 +4145,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3857,7 +4157,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3870,7 +4170,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -3896,7 +4196,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +4208,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4221,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4027,10 +4327,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\asuspect\x18\x03 \x01(\tR\asuspect\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x17\n" +
 	"\aunix_ms\x18\x05 \x01(\x03R\x06unixMs\x12\x18\n" +
-	"\bin_a_row\x18\x06 \x01(\rR\x06inARow\"=\n" +
+	"\bin_a_row\x18\x06 \x01(\rR\x06inARow\"}\n" +
 	"\aCluster\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
-	"\rsealed_ca_key\x18\x02 \x01(\fR\vsealedCaKey\"\xad\x02\n" +
+	"\rsealed_ca_key\x18\x02 \x01(\fR\vsealedCaKey\x12\x1d\n" +
+	"\n" +
+	"gossip_key\x18\x03 \x01(\fR\tgossipKey\x12\x1f\n" +
+	"\vrotated_for\x18\x04 \x01(\x04R\n" +
+	"rotatedFor\"\xad\x02\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x12&\n" +
@@ -4043,7 +4347,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x0fcreated_unix_ms\x18\t \x01(\x03R\rcreatedUnixMs\x12\x12\n" +
 	"\x04uses\x18\n" +
 	" \x01(\rR\x04uses\x12\x17\n" +
-	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xf4\x04\n" +
+	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xbd\x05\n" +
 	"\aCommand\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12.\n" +
 	"\bput_node\x18\x02 \x01(\v2\x11.lorad.v1.PutNodeH\x00R\aputNode\x127\n" +
@@ -4062,7 +4366,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"grantLease\x12*\n" +
 	"\x06report\x18\v \x01(\v2\x10.lorad.v1.ReportH\x00R\x06report\x127\n" +
 	"\vput_cluster\x18\f \x01(\v2\x14.lorad.v1.PutClusterH\x00R\n" +
-	"putClusterB\x04\n" +
+	"putCluster\x12G\n" +
+	"\x11rotate_gossip_key\x18\r \x01(\v2\x19.lorad.v1.RotateGossipKeyH\x00R\x0frotateGossipKeyB\x04\n" +
 	"\x02do\"-\n" +
 	"\aPutNode\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"0\n" +
@@ -4071,13 +4376,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04heir\x18\x02 \x01(\tR\x04heir\"1\n" +
 	"\bPutToken\x12%\n" +
-	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"\x82\x01\n" +
+	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"\x98\x01\n" +
 	"\bUseToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12#\n" +
 	"\rsecret_sha256\x18\x02 \x01(\fR\fsecretSha256\x12\"\n" +
 	"\x04node\x18\x03 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
-	"key_sha256\x18\x04 \x01(\fR\tkeySha256\"\x1d\n" +
+	"key_sha256\x18\x04 \x01(\fR\tkeySha256\x12\x14\n" +
+	"\x05again\x18\x05 \x01(\bR\x05again\"\x1d\n" +
 	"\vRemoveToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\tSubmitRun\x12\"\n" +
@@ -4095,7 +4401,10 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"9\n" +
 	"\n" +
 	"PutCluster\x12+\n" +
-	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"\x91\x02\n" +
+	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"=\n" +
+	"\x0fRotateGossipKey\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\x04R\aremoved\"\x91\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12+\n" +
 	"\acluster\x18\x02 \x01(\v2\x11.lorad.v1.ClusterR\acluster\x12$\n" +
@@ -4132,7 +4441,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\x0e2\x11.lorad.v1.OutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x18\n" +
 	"\asuspect\x18\b \x01(\tR\asuspect\x12%\n" +
-	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\"\xb3\x01\n" +
+	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\"\r\n" +
+	"\vKeysRequest\"K\n" +
+	"\tKeysReply\x12\x1d\n" +
+	"\n" +
+	"gossip_key\x18\x01 \x01(\fR\tgossipKey\x12\x1f\n" +
+	"\vrotated_for\x18\x02 \x01(\x04R\n" +
+	"rotatedFor\"\xb3\x01\n" +
 	"\n" +
 	"ApplyReply\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12!\n" +
@@ -4159,10 +4474,11 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"raft_index\x18\x04 \x01(\x04R\traftIndex\x122\n" +
 	"\n" +
 	"recoveries\x18\x05 \x03(\v2\x12.lorad.v1.RecoveryR\n" +
-	"recoveries\"<\n" +
+	"recoveries\"X\n" +
 	"\rSubmitRequest\x12\x19\n" +
 	"\bjob_yaml\x18\x01 \x01(\tR\ajobYaml\x12\x10\n" +
-	"\x03dir\x18\x02 \x01(\tR\x03dir\"b\n" +
+	"\x03dir\x18\x02 \x01(\tR\x03dir\x12\x1a\n" +
+	"\bconfined\x18\x03 \x01(\bR\bconfined\"b\n" +
 	"\vSubmitReply\x12\x1f\n" +
 	"\x03run\x18\x01 \x01(\v2\r.lorad.v1.RunR\x03run\x12\x18\n" +
 	"\aresumed\x18\x02 \x01(\bR\aresumed\x12\x18\n" +
@@ -4228,12 +4544,21 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"mismatched\x12 \n" +
 	"\vgenerations\x18\n" +
 	" \x01(\x04R\vgenerations\x12\x1a\n" +
-	"\bfindings\x18\v \x03(\tR\bfindings\"\x88\x01\n" +
+	"\bfindings\x18\v \x03(\tR\bfindings\"'\n" +
+	"\fRenewRequest\x12\x17\n" +
+	"\acsr_der\x18\x01 \x01(\fR\x06csrDer\"E\n" +
+	"\n" +
+	"RenewReply\x12\x19\n" +
+	"\bcert_der\x18\x01 \x01(\fR\acertDer\x12\x1c\n" +
+	"\telsewhere\x18\x02 \x01(\tR\telsewhere\"\xca\x01\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12!\n" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x17\n" +
 	"\acsr_der\x18\x03 \x01(\fR\x06csrDer\x12\"\n" +
-	"\x04node\x18\x04 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\xfc\x01\n" +
+	"\x04node\x18\x04 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12 \n" +
+	"\fold_cert_der\x18\x05 \x01(\fR\n" +
+	"oldCertDer\x12\x1e\n" +
+	"\vnow_unix_ms\x18\x06 \x01(\x03R\tnowUnixMs\"\xfc\x01\n" +
 	"\tJoinReply\x12$\n" +
 	"\x0ecert_chain_der\x18\x01 \x03(\fR\fcertChainDer\x12\x1e\n" +
 	"\vca_cert_der\x18\x02 \x01(\fR\tcaCertDer\x12\x1d\n" +
@@ -4285,11 +4610,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\vRemoveToken\x12\x1c.lorad.v1.RemoveTokenRequest\x1a\x1a.lorad.v1.RemoveTokenReply\x12D\n" +
 	"\n" +
 	"RemoveNode\x12\x1b.lorad.v1.RemoveNodeRequest\x1a\x19.lorad.v1.RemoveNodeReply\x125\n" +
-	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2@\n" +
+	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2t\n" +
 	"\fCoordination\x120\n" +
-	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply2;\n" +
+	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply\x122\n" +
+	"\x04Keys\x12\x15.lorad.v1.KeysRequest\x1a\x13.lorad.v1.KeysReply2r\n" +
 	"\x05Enrol\x122\n" +
-	"\x04Join\x12\x15.lorad.v1.JoinRequest\x1a\x13.lorad.v1.JoinReply2\xb4\x01\n" +
+	"\x04Join\x12\x15.lorad.v1.JoinRequest\x1a\x13.lorad.v1.JoinReply\x125\n" +
+	"\x05Renew\x12\x16.lorad.v1.RenewRequest\x1a\x14.lorad.v1.RenewReply2\xb4\x01\n" +
 	"\x04Peer\x122\n" +
 	"\x04Ping\x12\x15.lorad.v1.PingRequest\x1a\x13.lorad.v1.PingReply\x12:\n" +
 	"\tFetchBlob\x12\x1a.lorad.v1.FetchBlobRequest\x1a\x0f.lorad.v1.Chunk0\x01\x12<\n" +
@@ -4309,7 +4636,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -4334,40 +4661,45 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*ResumeRun)(nil),          // 20: lorad.v1.ResumeRun
 	(*GrantLease)(nil),         // 21: lorad.v1.GrantLease
 	(*PutCluster)(nil),         // 22: lorad.v1.PutCluster
-	(*Snapshot)(nil),           // 23: lorad.v1.Snapshot
-	(*Recovery)(nil),           // 24: lorad.v1.Recovery
-	(*RunAt)(nil),              // 25: lorad.v1.RunAt
-	(*Report)(nil),             // 26: lorad.v1.Report
-	(*ApplyReply)(nil),         // 27: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 28: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 29: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 30: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 31: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 32: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 33: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 34: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 35: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 36: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 37: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 38: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 39: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 40: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 41: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 42: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 43: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 44: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 45: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 46: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 47: lorad.v1.RemoveNodeReply
-	(*AuditRequest)(nil),       // 48: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 49: lorad.v1.AuditReply
-	(*JoinRequest)(nil),        // 50: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 51: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 52: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 53: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 54: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 55: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 56: lorad.v1.Chunk
+	(*RotateGossipKey)(nil),    // 23: lorad.v1.RotateGossipKey
+	(*Snapshot)(nil),           // 24: lorad.v1.Snapshot
+	(*Recovery)(nil),           // 25: lorad.v1.Recovery
+	(*RunAt)(nil),              // 26: lorad.v1.RunAt
+	(*Report)(nil),             // 27: lorad.v1.Report
+	(*KeysRequest)(nil),        // 28: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 29: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 30: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 31: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 32: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 33: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 34: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 35: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 36: lorad.v1.RunsRequest
+	(*RunsReply)(nil),          // 37: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 38: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 39: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 40: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 41: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 42: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 43: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 44: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 45: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 46: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 47: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 48: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 49: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 50: lorad.v1.RemoveNodeReply
+	(*AuditRequest)(nil),       // 51: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 52: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 53: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 54: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 55: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 56: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 57: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 58: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 59: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 60: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 61: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
@@ -4386,76 +4718,81 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	19, // 13: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
 	20, // 14: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
 	21, // 15: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	26, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	27, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
 	22, // 17: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
-	2,  // 18: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	11, // 19: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 20: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	4,  // 21: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	5,  // 22: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	10, // 23: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
-	10, // 24: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
-	2,  // 25: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
-	11, // 26: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
-	8,  // 27: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	24, // 28: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	2,  // 29: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 30: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	25, // 31: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	6,  // 32: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	7,  // 33: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 34: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 35: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 36: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	29, // 37: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	24, // 38: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	8,  // 39: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	8,  // 40: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	8,  // 41: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	8,  // 42: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	6,  // 43: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	11, // 44: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 45: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 46: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 47: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 48: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	28, // 49: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	31, // 50: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	33, // 51: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	35, // 52: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	36, // 53: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	38, // 54: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	40, // 55: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	42, // 56: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	44, // 57: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	46, // 58: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	48, // 59: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	12, // 60: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	50, // 61: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	52, // 62: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	54, // 63: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	55, // 64: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	30, // 65: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	32, // 66: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	34, // 67: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 68: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	37, // 69: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	39, // 70: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	41, // 71: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	43, // 72: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	45, // 73: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	47, // 74: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	49, // 75: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	27, // 76: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	51, // 77: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	53, // 78: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	56, // 79: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	56, // 80: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	65, // [65:81] is the sub-list for method output_type
-	49, // [49:65] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	23, // 18: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
+	2,  // 19: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	11, // 20: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 21: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	4,  // 22: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	5,  // 23: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	10, // 24: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	10, // 25: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 26: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	11, // 27: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	8,  // 28: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	25, // 29: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	2,  // 30: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 31: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	26, // 32: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	6,  // 33: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	7,  // 34: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 35: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 36: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 37: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	32, // 38: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	25, // 39: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	8,  // 40: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	8,  // 41: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	8,  // 42: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	8,  // 43: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	6,  // 44: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	11, // 45: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 46: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 47: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 48: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 49: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	31, // 50: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	34, // 51: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	36, // 52: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	38, // 53: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	39, // 54: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	41, // 55: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	43, // 56: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	45, // 57: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	47, // 58: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	49, // 59: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	51, // 60: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	12, // 61: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	28, // 62: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	55, // 63: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	53, // 64: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	57, // 65: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	59, // 66: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	60, // 67: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	33, // 68: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	35, // 69: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	37, // 70: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	8,  // 71: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	40, // 72: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	42, // 73: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	44, // 74: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	46, // 75: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	48, // 76: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	50, // 77: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	52, // 78: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	30, // 79: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	29, // 80: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	56, // 81: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	54, // 82: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	58, // 83: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	61, // 84: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	61, // 85: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	68, // [68:86] is the sub-list for method output_type
+	50, // [50:68] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -4475,6 +4812,7 @@ func file_proto_lorad_proto_init() {
 		(*Command_GrantLease)(nil),
 		(*Command_Report)(nil),
 		(*Command_PutCluster)(nil),
+		(*Command_RotateGossipKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4482,7 +4820,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   55,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -508,6 +508,7 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Coordination_Apply_FullMethodName = "/lorad.v1.Coordination/Apply"
+	Coordination_Keys_FullMethodName  = "/lorad.v1.Coordination/Keys"
 )
 
 // CoordinationClient is the client API for Coordination service.
@@ -517,6 +518,7 @@ const (
 // Internal: nodes only.
 type CoordinationClient interface {
 	Apply(ctx context.Context, in *Command, opts ...grpc.CallOption) (*ApplyReply, error)
+	Keys(ctx context.Context, in *KeysRequest, opts ...grpc.CallOption) (*KeysReply, error)
 }
 
 type coordinationClient struct {
@@ -537,6 +539,16 @@ func (c *coordinationClient) Apply(ctx context.Context, in *Command, opts ...grp
 	return out, nil
 }
 
+func (c *coordinationClient) Keys(ctx context.Context, in *KeysRequest, opts ...grpc.CallOption) (*KeysReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(KeysReply)
+	err := c.cc.Invoke(ctx, Coordination_Keys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // CoordinationServer is the server API for Coordination service.
 // All implementations must embed UnimplementedCoordinationServer
 // for forward compatibility.
@@ -544,6 +556,7 @@ func (c *coordinationClient) Apply(ctx context.Context, in *Command, opts ...grp
 // Internal: nodes only.
 type CoordinationServer interface {
 	Apply(context.Context, *Command) (*ApplyReply, error)
+	Keys(context.Context, *KeysRequest) (*KeysReply, error)
 	mustEmbedUnimplementedCoordinationServer()
 }
 
@@ -556,6 +569,9 @@ type UnimplementedCoordinationServer struct{}
 
 func (UnimplementedCoordinationServer) Apply(context.Context, *Command) (*ApplyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
+}
+func (UnimplementedCoordinationServer) Keys(context.Context, *KeysRequest) (*KeysReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Keys not implemented")
 }
 func (UnimplementedCoordinationServer) mustEmbedUnimplementedCoordinationServer() {}
 func (UnimplementedCoordinationServer) testEmbeddedByValue()                      {}
@@ -596,6 +612,24 @@ func _Coordination_Apply_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coordination_Keys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(KeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinationServer).Keys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordination_Keys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinationServer).Keys(ctx, req.(*KeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Coordination_ServiceDesc is the grpc.ServiceDesc for Coordination service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -607,13 +641,18 @@ var Coordination_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Apply",
 			Handler:    _Coordination_Apply_Handler,
 		},
+		{
+			MethodName: "Keys",
+			Handler:    _Coordination_Keys_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "proto/lorad.proto",
 }
 
 const (
-	Enrol_Join_FullMethodName = "/lorad.v1.Enrol/Join"
+	Enrol_Join_FullMethodName  = "/lorad.v1.Enrol/Join"
+	Enrol_Renew_FullMethodName = "/lorad.v1.Enrol/Renew"
 )
 
 // EnrolClient is the client API for Enrol service.
@@ -621,6 +660,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type EnrolClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinReply, error)
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewReply, error)
 }
 
 type enrolClient struct {
@@ -641,11 +681,22 @@ func (c *enrolClient) Join(ctx context.Context, in *JoinRequest, opts ...grpc.Ca
 	return out, nil
 }
 
+func (c *enrolClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewReply)
+	err := c.cc.Invoke(ctx, Enrol_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EnrolServer is the server API for Enrol service.
 // All implementations must embed UnimplementedEnrolServer
 // for forward compatibility.
 type EnrolServer interface {
 	Join(context.Context, *JoinRequest) (*JoinReply, error)
+	Renew(context.Context, *RenewRequest) (*RenewReply, error)
 	mustEmbedUnimplementedEnrolServer()
 }
 
@@ -658,6 +709,9 @@ type UnimplementedEnrolServer struct{}
 
 func (UnimplementedEnrolServer) Join(context.Context, *JoinRequest) (*JoinReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedEnrolServer) Renew(context.Context, *RenewRequest) (*RenewReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
 }
 func (UnimplementedEnrolServer) mustEmbedUnimplementedEnrolServer() {}
 func (UnimplementedEnrolServer) testEmbeddedByValue()               {}
@@ -698,6 +752,24 @@ func _Enrol_Join_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Enrol_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EnrolServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Enrol_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EnrolServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Enrol_ServiceDesc is the grpc.ServiceDesc for Enrol service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -708,6 +780,10 @@ var Enrol_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _Enrol_Join_Handler,
+		},
+		{
+			MethodName: "Renew",
+			Handler:    _Enrol_Renew_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

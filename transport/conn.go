@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"container/list"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -16,10 +15,12 @@ type Conn struct {
 	*tls.Conn
 	peer  ca.Peer
 	proto Proto
+	vouch func(who string) error // of a guest; nil otherwise
 
-	mu     sync.Mutex
-	closed bool
-	hooks  []func()
+	mu      sync.Mutex
+	closed  bool
+	vouched bool
+	hooks   []func()
 }
 
 // Peer is who is at the other end; the zero Peer is a stranger.
@@ -27,6 +28,21 @@ func (c *Conn) Peer() ca.Peer { return c.peer }
 
 // Proto is what is spoken on the connection.
 func (c *Conn) Proto() Proto { return c.proto }
+
+// Vouch says who a guest is, once he has shown it: his connection may then last, as one of not too many of his.
+func (c *Conn) Vouch(who string) error {
+	if c.vouch == nil {
+		return nil
+	}
+	c.mu.Lock()
+	again := c.vouched
+	c.vouched = true
+	c.mu.Unlock()
+	if again {
+		return nil
+	}
+	return c.vouch(who)
+}
 
 // onClose has f run once, when the connection closes, or now if it has.
 func (c *Conn) onClose(f func()) {
@@ -127,6 +143,12 @@ func (p *peers) closeNode(id string) {
 	p.closeIf(func(c *Conn) bool { return c.peer.NodeID == id })
 }
 
+func (p *peers) closeRevoked(id *ca.Identity) {
+	if id.Revoked != nil {
+		p.closeIf(func(c *Conn) bool { return c.peer.NodeID != "" && id.Revoked(c.peer.NodeID) })
+	}
+}
+
 func (p *peers) closeAll() {
 	p.mu.Lock()
 	p.closed = true
@@ -146,65 +168,5 @@ func (p *peers) closeIf(f func(*Conn) bool) {
 	p.mu.Unlock()
 	for _, c := range hit {
 		c.kill()
-	}
-}
-
-// crowd is a bounded set of connections of people we do not know yet. When it is full, a newcomer takes the
-// place of the oldest: an honest peer is through in milliseconds, so the oldest is the one that stalls.
-type crowd struct {
-	max int
-
-	mu     sync.Mutex
-	closed bool
-	order  list.List // of net.Conn, oldest first
-	at     map[net.Conn]*list.Element
-}
-
-func (w *crowd) add(c net.Conn) {
-	if out := w.push(c); out != nil {
-		out.Close()
-	}
-}
-
-// push adds c and returns the connection that has to go for it, if any.
-func (w *crowd) push(c net.Conn) net.Conn {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return c
-	}
-	if w.at == nil {
-		w.at = map[net.Conn]*list.Element{}
-	}
-	w.at[c] = w.order.PushBack(c)
-	if w.order.Len() <= w.max {
-		return nil
-	}
-	return w.drop(w.order.Front())
-}
-
-func (w *crowd) drop(e *list.Element) net.Conn {
-	c := w.order.Remove(e).(net.Conn)
-	delete(w.at, c)
-	return c
-}
-
-func (w *crowd) remove(c net.Conn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if e, ok := w.at[c]; ok {
-		w.drop(e)
-	}
-}
-
-func (w *crowd) closeAll() {
-	w.mu.Lock()
-	w.closed = true
-	at := w.at
-	w.at = nil
-	w.order.Init()
-	w.mu.Unlock()
-	for c := range at {
-		c.Close()
 	}
 }

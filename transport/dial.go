@@ -20,6 +20,9 @@ const (
 	opDial  = "dial"
 	opEnrol = "enrol at"
 	opLocal = "dial local node"
+	opReach = "reach back"
+	opRenew = "renew certificate at"
+	opCall  = "call"
 )
 
 // Dialer opens connections from this node to others. Safe for concurrent use.
@@ -46,6 +49,10 @@ func (d *Dialer) DialNode(ctx context.Context, addr, nodeID string, p Proto) (ne
 		return nil, failed(opDial, addr, err)
 	}
 	d.conns.add(c)
+	if r := d.id.Revoked; r != nil && r(c.peer.NodeID) { // while we were connecting
+		c.Close()
+		return nil, failed(opDial, addr, fmt.Errorf("%w: %s", ca.ErrRevoked, c.peer.NodeID))
+	}
 	return c, nil
 }
 
@@ -99,6 +106,9 @@ func checkProto(cs tls.ConnectionState, p Proto) error {
 // Disconnect closes all connections that we have opened to a node: after it was revoked.
 func (d *Dialer) Disconnect(nodeID string) { d.conns.closeNode(nodeID) }
 
+// DisconnectRevoked closes the connections to every node that was revoked.
+func (d *Dialer) DisconnectRevoked() { d.conns.closeRevoked(d.id) }
+
 // Close closes all connections that we have opened; later ones are closed at once.
 func (d *Dialer) Close() error {
 	d.conns.closeAll()
@@ -109,22 +119,27 @@ func (d *Dialer) Close() error {
 // the TLS hello, the server has proved that its certificate was signed by the key that the token pins. The
 // connection is a *Conn; the error is an *Error.
 func DialEnrol(ctx context.Context, addr string, tok ca.JoinToken) (net.Conn, error) {
+	return dialPinned(ctx, opEnrol, addr, tok, Enrol)
+}
+
+// dialPinned connects without a certificate to a node of the cluster whose authority a token pins.
+func dialPinned(ctx context.Context, op, addr string, tok ca.JoinToken, p Proto) (net.Conn, error) {
 	cfg := withProtos(&tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// There is no authority to trust yet but the one that the token pins: VerifyConnection does it all.
 		InsecureSkipVerify: true,
-		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyPinned(cs, tok) },
-	}, Enrol)
+		VerifyConnection:   func(cs tls.ConnectionState) error { return verifyPinned(cs, tok, p) },
+	}, p)
 	c, err := connect(ctx, nil, addr, cfg)
 	if err != nil {
-		return nil, failed(opEnrol, addr, err)
+		return nil, failed(op, addr, err)
 	}
 	return c, nil
 }
 
 // verifyPinned accepts a server whose certificate leads to one, in the chain it sent, with the pinned key.
-func verifyPinned(cs tls.ConnectionState, tok ca.JoinToken) error {
-	if err := checkProto(cs, Enrol); err != nil {
+func verifyPinned(cs tls.ConnectionState, tok ca.JoinToken, p Proto) error {
+	if err := checkProto(cs, p); err != nil {
 		return err
 	}
 	leaf, chain := cs.PeerCertificates[0], cs.PeerCertificates[1:]

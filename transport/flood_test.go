@@ -84,14 +84,14 @@ func TestStalledHandshakeEnds(t *testing.T) {
 	}
 }
 
-// TestStrangersAreBounded: no more than maxStrangers connections without a certificate are held.
+// TestStrangersAreBounded: no more connections than the door allows without a certificate are held.
 func TestStrangersAreBounded(t *testing.T) {
 	c := newCluster(t)
 	m := c.listen(t, "server")
 	echo(m, Enrol)
 	tok := ca.NewJoinToken(c.Pin())
 	var all []net.Conn
-	for range maxStrangers + 10 {
+	for range doors[Enrol].max + 10 {
 		conn, err := DialEnrol(short(t), m.Addr().String(), tok)
 		if err != nil {
 			t.Fatal(err)
@@ -100,8 +100,8 @@ func TestStrangersAreBounded(t *testing.T) {
 		says(t, conn, "hello") // the server has taken it in
 		all = append(all, conn)
 	}
-	if n := connections(m, Enrol); n > maxStrangers {
-		t.Errorf("%d strangers held, want at most %d", n, maxStrangers)
+	if n := connections(m, Enrol); n > doors[Enrol].max {
+		t.Errorf("%d strangers held, want at most %d", n, doors[Enrol].max)
 	}
 	says(t, all[len(all)-1], "the newest is served")
 	all[0].SetReadDeadline(time.Now().Add(time.Second))

@@ -28,6 +28,7 @@ const keepAlive = 20 * time.Second
 type AuthInfo struct {
 	credentials.CommonAuthInfo
 	Peer ca.Peer
+	conn net.Conn
 }
 
 // AuthType names the mechanism.
@@ -42,6 +43,20 @@ func PeerFromContext(ctx context.Context) (ca.Peer, bool) {
 	}
 	info, ok := p.AuthInfo.(AuthInfo)
 	return info.Peer, ok
+}
+
+// Vouch is Conn.Vouch for the connection that ctx's call came by.
+func Vouch(ctx context.Context, who string) error {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	if info, ok := p.AuthInfo.(AuthInfo); ok {
+		if c, ok := info.conn.(*Conn); ok {
+			return c.Vouch(who)
+		}
+	}
+	return nil
 }
 
 // authenticated is a connection that knows its peer: *Conn and *localConn.
@@ -65,7 +80,7 @@ func identified(c net.Conn) (net.Conn, credentials.AuthInfo, error) {
 		return nil, nil, fmt.Errorf("gRPC over %T: not a connection of this package", c)
 	}
 	safe := credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}
-	return c, AuthInfo{safe, a.Peer()}, nil
+	return c, AuthInfo{safe, a.Peer(), c}, nil
 }
 
 func (passThrough) Info() credentials.ProtocolInfo {
@@ -87,7 +102,7 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-func clientOptions(dial func(context.Context, string) (net.Conn, error)) []grpc.DialOption {
+func clientOptions(dial dialFunc) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithContextDialer(dial),
 		grpc.WithTransportCredentials(passThrough{}),
@@ -102,8 +117,10 @@ func clientOptions(dial func(context.Context, string) (net.Conn, error)) []grpc.
 	}
 }
 
-func newClient(addr string, dial func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, clientOptions(dial)...)
+type dialFunc = func(context.Context, string) (net.Conn, error)
+
+func newClient(addr string, dial dialFunc, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, append(clientOptions(dial), more...)...)
 }
 
 // GRPC returns a client of the node at addr. It connects at the first call and again when the connection broke;
@@ -121,8 +138,41 @@ func GRPCEnrol(ctx context.Context, addr string, tok ca.JoinToken) (*grpc.Client
 	return connectedClient(ctx, opEnrol, addr, dial)
 }
 
+// GRPCPeople returns a person's client of the node at addr, already connected. Each call brings the token, to a node of
+// the cluster that the token pins and to nobody else.
+func GRPCPeople(ctx context.Context, addr string, tok ca.JoinToken) (*grpc.ClientConn, error) {
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		return dialPinned(ctx, opCall, addr, tok, People)
+	}
+	return connectedClient(ctx, opCall, addr, dial, grpc.WithPerRPCCredentials(bearer{tok}))
+}
+
+// Bearer is what stands before a token in a call's metadata and in HTTP's Authorization header (RFC 6750).
+const Bearer = "Bearer "
+
+// bearer brings a token with each call.
+type bearer struct{ tok ca.JoinToken }
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return map[string]string{"authorization": Bearer + b.tok.Reveal()}, nil
+}
+
+func (bearer) RequireTransportSecurity() bool { return true }
+
+// GRPCRenew returns a client that can do nothing but have id's certificate renewed, which may have ended.
+func GRPCRenew(ctx context.Context, addr string, id *ca.Identity) (*grpc.ClientConn, error) {
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		c, err := connect(ctx, nil, addr, withProtos(id.ClientTLS(), Renew))
+		if err != nil {
+			return nil, failed(opRenew, addr, err)
+		}
+		return c, nil
+	}
+	return connectedClient(ctx, opRenew, addr, dial)
+}
+
 // connectedClient dials at once, for the error's sake, and gives the client that connection first.
-func connectedClient(ctx context.Context, op, addr string, dial func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
+func connectedClient(ctx context.Context, op, addr string, dial dialFunc, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	c, err := dial(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -136,7 +186,7 @@ func connectedClient(ctx context.Context, op, addr string, dial func(context.Con
 		default: // the first one broke, or was idle for long
 			return dial(ctx, addr)
 		}
-	})
+	}, more...)
 	if err == nil {
 		err = awaitClient(ctx, cc)
 	}

@@ -14,31 +14,12 @@ import (
 	"lorad/ca"
 )
 
-// Proto names what is spoken on a connection; it is the ALPN protocol of the handshake.
-type Proto string
-
-const (
-	GRPC   Proto = "h2"
-	Raft   Proto = "lorad-raft/1"
-	Gossip Proto = "lorad-gossip/1"
-	Reduce Proto = "lorad-reduce/1"
-	Enrol  Proto = "lorad-enrol/1" // for strangers: only the server has a certificate
-)
-
-// roles says who may open a connection of a protocol. Enrol is not in it: it asks for no certificate.
-var roles = map[Proto][]ca.Role{
-	GRPC:   {ca.Worker, ca.Voter, ca.Witness},
-	Raft:   {ca.Voter, ca.Witness},
-	Gossip: {ca.Worker, ca.Voter, ca.Witness},
-	Reduce: {ca.Worker, ca.Voter},
-}
-
 const (
 	handshakeTimeout = 5 * time.Second
-	maxHandshakes    = 128              // at once; a newcomer takes the place of the oldest
-	maxStrangers     = 64               // enrolling at once; a newcomer takes the place of the oldest
-	strangerTimeout  = 60 * time.Second // to enrol in, from handshake to hanging up
-	backlog          = 64               // handshaken connections that wait for Accept, per protocol
+	maxHandshakes    = 128 // at once; a newcomer takes the place of the oldest
+	maxPerNode       = 256 // connections that one node may have opened to us
+	maxPerPerson     = 32  // the same of one token
+	backlog          = 64  // handshaken connections that wait for Accept, per protocol
 
 	ready = 1 // the byte a server sends when it has accepted the client's certificate
 )
@@ -47,6 +28,7 @@ const (
 type Config struct {
 	Bind      string // host:port; port 0 takes a free one, no host binds all interfaces
 	Advertise string // host or host:port that other nodes reach us at; empty: Bind's, or our own address
+	Bound     *Bound // if not nil, instead of the two above
 	Identity  *ca.Identity
 	// Refused is told of each connection that was turned away, and why; nil is fine. It must not block.
 	Refused func(remote net.Addr, err error)
@@ -60,11 +42,13 @@ type Mux struct {
 	ln        net.Listener
 	advertise string
 	node      *tls.Config // for clients that offer a protocol of nodes
-	stranger  *tls.Config // for clients that offer Enrol and nothing else
+	guest     map[Proto]*tls.Config
 	ports     map[Proto]*port
-	pending   crowd // connections in their handshake
-	strangers crowd // enrolling
-	conns     peers // handshaken
+	pending   crowd            // connections in their handshake
+	guests    map[Proto]*crowd // handshaken, of people who have not shown who they are
+	conns     peers            // handshaken
+	perNode   quota
+	perPerson quota
 
 	ctx  context.Context // of the handshakes
 	stop context.CancelFunc
@@ -79,25 +63,30 @@ func Listen(bind string, id *ca.Identity) (*Mux, error) {
 
 // Listen binds and starts accepting.
 func (c Config) Listen() (*Mux, error) {
-	ln, err := net.Listen("tcp", c.Bind)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w; choose another address or port", c.Bind, err)
-	}
-	adv, err := advertised(c.Advertise, ln.Addr().(*net.TCPAddr))
-	if err != nil {
-		ln.Close()
-		return nil, err
+	at := c.Bound
+	if at == nil {
+		var err error
+		if at, err = Bind(c.Bind, c.Advertise); err != nil {
+			return nil, err
+		}
 	}
 	m := &Mux{
-		cfg: c, ln: ln, advertise: adv,
-		node:      withProtos(c.Identity.ServerTLS(), GRPC, Raft, Gossip, Reduce),
-		stranger:  withProtos(c.Identity.StrangerTLS(), Enrol),
-		ports:     map[Proto]*port{},
-		pending:   crowd{max: maxHandshakes},
-		strangers: crowd{max: maxStrangers},
+		cfg: c, ln: at.ln, advertise: at.advertise,
+		node:    withProtos(c.Identity.ServerTLS(), GRPC, Raft, Gossip, Reduce),
+		guest:   map[Proto]*tls.Config{Renew: withProtos(c.Identity.RenewalTLS(), Renew)},
+		ports:   map[Proto]*port{},
+		pending: crowd{max: maxHandshakes},
+		guests:  map[Proto]*crowd{},
+		perNode: quota{max: maxPerNode}, perPerson: quota{max: maxPerPerson},
 	}
-	for _, p := range []Proto{GRPC, Raft, Gossip, Reduce, Enrol} {
-		m.ports[p] = newPort(ln.Addr())
+	for p, d := range doors {
+		m.guests[p] = &crowd{max: d.max}
+		if m.guest[p] == nil {
+			m.guest[p] = withProtos(c.Identity.StrangerTLS(), p)
+		}
+	}
+	for _, p := range protos {
+		m.ports[p] = newPort(at.ln.Addr())
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.wg.Go(m.accept)
@@ -123,6 +112,9 @@ func (m *Mux) Advertise() string { return m.advertise }
 
 // Disconnect closes all connections that a node has opened to us: after it was revoked.
 func (m *Mux) Disconnect(nodeID string) { m.conns.closeNode(nodeID) }
+
+// DisconnectRevoked closes the connections of every node that was revoked.
+func (m *Mux) DisconnectRevoked() { m.conns.closeRevoked(m.cfg.Identity) }
 
 // Close stops listening, closes every connection, also those already accepted, and waits for its goroutines.
 func (m *Mux) Close() error {
@@ -202,14 +194,18 @@ func (m *Mux) handshake(raw net.Conn) (*Conn, error) {
 	return c, raw.SetDeadline(time.Time{})
 }
 
-// configFor decides by the offered protocols alone whether a certificate is asked for. A client that offers
-// Enrol beside others is a node; neither configuration accepts the other's protocols.
+// configFor decides by the offered protocols alone which certificate is asked for. A client that offers a guest's
+// protocol beside a node's is a node; no configuration accepts another's protocols. A browser offers HTTP/2 as well,
+// under the name that gRPC has here, and gets HTTP/1.1.
 func (m *Mux) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	offered := hello.SupportedProtos
 	switch {
-	case len(hello.SupportedProtos) == 0:
+	case len(offered) == 0:
 		return nil, errors.New("client names no protocol (ALPN)")
-	case slices.Equal(hello.SupportedProtos, m.stranger.NextProtos):
-		return m.stranger, nil
+	case slices.Contains(offered, string(HTTP)):
+		return m.guest[HTTP], nil
+	case len(offered) == 1 && m.guest[Proto(offered[0])] != nil:
+		return m.guest[Proto(offered[0])], nil
 	}
 	return m.node, nil
 }
@@ -217,12 +213,20 @@ func (m *Mux) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (m *Mux) identify(t *tls.Conn) (*Conn, error) {
 	cs := t.ConnectionState()
 	c := &Conn{Conn: t, proto: Proto(cs.NegotiatedProtocol)}
-	if c.proto == Enrol {
+	switch c.proto {
+	case Enrol:
+		return c, nil
+	case People, HTTP:
+		c.peer = ca.Peer{Role: ca.Visitor}
 		return c, nil
 	}
 	var err error
 	if c.peer, err = ca.PeerID(cs); err != nil {
 		return nil, err
+	}
+	if c.proto == Renew {
+		c.peer.Role = ca.Lapsed // whatever it was
+		return c, nil
 	}
 	if !slices.Contains(roles[c.proto], c.peer.Role) {
 		return nil, fmt.Errorf("node %s: a %s may not open %s", c.peer.NodeID, c.peer.Role, c.proto)
@@ -232,8 +236,9 @@ func (m *Mux) identify(t *tls.Conn) (*Conn, error) {
 
 func (m *Mux) route(c *Conn) error {
 	m.conns.add(c)
-	if c.proto == Enrol {
-		m.admit(c)
+	if err := m.admit(c); err != nil {
+		c.Close()
+		return err
 	}
 	if err := m.ports[c.proto].put(c); err != nil {
 		c.Close()
@@ -242,12 +247,34 @@ func (m *Mux) route(c *Conn) error {
 	return nil
 }
 
-// admit bounds what strangers can hold on to: how many they are, and for how long.
-func (m *Mux) admit(c *Conn) {
-	m.strangers.add(c)
-	t := time.AfterFunc(strangerTimeout, func() { c.Close() })
-	c.onClose(func() {
+// admit bounds what one node, and all guests together, can hold on to. It looks again whether the node was revoked:
+// that may have come after its certificate was verified and before the connection could be found and closed.
+func (m *Mux) admit(c *Conn) error {
+	if d, guest := doors[c.proto]; guest {
+		m.entertain(c, d)
+		return nil
+	}
+	if r := m.cfg.Identity.Revoked; r != nil && r(c.peer.NodeID) {
+		return fmt.Errorf("%w: %s", ca.ErrRevoked, c.peer.NodeID)
+	}
+	return m.perNode.hold(c, c.peer.NodeID)
+}
+
+// entertain gives a guest his time, which ends early for the one who comes when there are too many; see Vouch.
+func (m *Mux) entertain(c *Conn, d door) {
+	crowd := m.guests[c.proto]
+	t := time.AfterFunc(d.patience, func() { c.Close() })
+	leave := func() {
 		t.Stop()
-		m.strangers.remove(c)
-	})
+		crowd.remove(c)
+	}
+	c.vouch = func(who string) error {
+		if err := m.perPerson.hold(c, who); err != nil {
+			return err
+		}
+		leave()
+		return nil
+	}
+	crowd.add(c)
+	c.onClose(leave)
 }

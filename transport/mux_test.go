@@ -203,7 +203,7 @@ func TestStrangerDial(t *testing.T) {
 // TestStrangerRude: clients that verify nothing and show what certificate they like are hung up on.
 func TestStrangerRude(t *testing.T) {
 	b := newBesieged(t)
-	for _, p := range []string{"h2", "lorad-raft/1", "lorad-gossip/1", "lorad-reduce/1", "http/1.1", ""} {
+	for _, p := range []string{"h2", "lorad-raft/1", "lorad-gossip/1", "lorad-reduce/1", "http/1.0", ""} {
 		for _, name := range []string{"no certificate", "other cluster", "expired", "removed"} {
 			t.Run(fmt.Sprintf("%q %s", p, name), func(t *testing.T) {
 				var certs []tls.Certificate

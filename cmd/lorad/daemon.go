@@ -46,7 +46,10 @@ type daemon struct {
 	once        sync.Once
 }
 
-const readyTimeout = 30 * time.Second
+const (
+	readyTimeout = 30 * time.Second
+	renewTry     = 5 * time.Second // for a node that has a token, and so another way
+)
 
 // startDaemon starts a node and returns when it is part of its cluster.
 func startDaemon(ctx context.Context, cfg daemonConfig) (*daemon, error) {
@@ -70,12 +73,17 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 		return err
 	}
 	d.undo(func() { local.Close() })
-	facts := facts(cfg)
-	creds, err := credentials(ctx, cfg, facts)
+	at, err := transport.Bind(cfg.Bind, cfg.Advertise)
 	if err != nil {
 		return err
 	}
-	mux, err := transport.Config{Bind: cfg.Bind, Advertise: cfg.Advertise, Identity: creds.Identity, Refused: refused(cfg.Log)}.Listen()
+	d.undo(func() { at.Close() })
+	facts := facts(cfg)
+	creds, err := credentials(ctx, cfg, at, facts)
+	if err != nil {
+		return err
+	}
+	mux, err := transport.Config{Bound: at, Identity: creds.Identity, Refused: refused(cfg.Log)}.Listen()
 	if err != nil {
 		return err
 	}
@@ -141,24 +149,47 @@ func (d *daemon) close() {
 }
 
 // credentials are those of the directory, or new ones: of a new cluster, or from the node to join.
-func credentials(ctx context.Context, cfg daemonConfig, facts *proto.Node) (*coordinator.Credentials, error) {
+func credentials(ctx context.Context, cfg daemonConfig, at *transport.Bound, facts *proto.Node) (*coordinator.Credentials, error) {
 	creds, err := coordinator.Load(cfg.Dir)
 	if err == nil {
-		if cfg.Join != "" {
-			fmt.Fprintf(os.Stderr, "this machine is in cluster %s already and starts as it is; to enter another one, use another --dir\n", creds.ClusterID)
-		}
-		return creds, nil
+		return existing(ctx, cfg, at, facts, creds)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	switch {
 	case cfg.Join != "":
-		return coordinator.Join(ctx, cfg.Dir, cfg.Join, cfg.Token, facts)
+		return coordinator.Join(ctx, cfg.Dir, cfg.Join, cfg.Token, at, facts)
 	case cfg.Bootstrap:
 		return coordinator.Create(cfg.Dir)
 	}
 	return nil, &exitError{exitNotFound, fmt.Errorf("this machine is in no cluster yet (%s); lorad up makes one, lorad join enters one", cfg.Dir)}
+}
+
+// existing brings the credentials of the directory up to date. One that joins again, with a token, enrols again only
+// if its certificate has ended and nobody renews it: otherwise it starts as it is.
+func existing(ctx context.Context, cfg daemonConfig, at *transport.Bound, facts *proto.Node, creds *coordinator.Credentials) (*coordinator.Credentials, error) {
+	joins := cfg.Join != ""
+	wait := readyTimeout
+	if joins {
+		wait = renewTry
+		if err := creds.CheckToken(cfg.Token); err != nil {
+			return nil, usage(err)
+		}
+	}
+	renewing, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := creds.Refresh(renewing, cfg.Dir)
+	switch {
+	case err != nil && joins:
+		fmt.Fprintf(os.Stderr, "joining again as node %s: %v\n", creds.Node.Id, err)
+		return creds.Rejoin(ctx, cfg.Dir, cfg.Join, cfg.Token, at, facts)
+	case err != nil:
+		return nil, &exitError{exitRetry, err}
+	case joins:
+		fmt.Fprintf(os.Stderr, "this machine is in cluster %s already and starts as it is; to enter another one, use another --dir\n", creds.ClusterID)
+	}
+	return creds, nil
 }
 
 func facts(cfg daemonConfig) *proto.Node {
@@ -167,7 +198,7 @@ func facts(cfg daemonConfig) *proto.Node {
 		name, _ = os.Hostname()
 	}
 	return &proto.Node{
-		Name: name, Addr: cfg.Bind, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: "cpu", Version: version(),
+		Name: name, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: "cpu", Version: version(),
 		Witness: cfg.Witness,
 	}
 }

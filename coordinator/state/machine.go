@@ -57,6 +57,8 @@ func (m *Machine) Apply(c *proto.Command) (Result, error) {
 		return m.useToken(do.UseToken, now)
 	case *proto.Command_RemoveToken:
 		return m.removeToken(do.RemoveToken.GetId())
+	case *proto.Command_RotateGossipKey:
+		return m.rotateGossipKey(do.RotateGossipKey)
 	case *proto.Command_SubmitRun:
 		return m.submitRun(do.SubmitRun.GetSpec(), now)
 	case *proto.Command_StopRun:
@@ -79,7 +81,22 @@ func (m *Machine) putCluster(c *proto.Cluster) (Result, error) {
 	if m.cluster != nil && m.cluster.Id != c.Id {
 		return Result{}, refuse(Illegal, "put", "cluster "+c.Id, "this is cluster %s, and a cluster never changes its id", m.cluster.Id)
 	}
+	if m.cluster != nil {
+		c = &proto.Cluster{Id: c.Id, SealedCaKey: c.SealedCaKey, GossipKey: m.cluster.GossipKey, RotatedFor: m.cluster.RotatedFor}
+	}
 	m.cluster = c
+	return Result{}, nil
+}
+
+// rotateGossipKey changes the key that gossip is encrypted with, once for each time that nodes were removed.
+func (m *Machine) rotateGossipKey(r *proto.RotateGossipKey) (Result, error) {
+	switch {
+	case m.cluster == nil || len(r.GetKey()) != 32 || r.Removed > m.RemovedCount():
+		return Result{}, refuse(Invalid, "rotate", "gossip key", "a key has 32 bytes and is of a cluster")
+	case r.Removed <= m.cluster.RotatedFor:
+		return Result{}, refuse(Stale, "rotate", "gossip key", "it was changed already")
+	}
+	m.cluster = &proto.Cluster{Id: m.cluster.Id, SealedCaKey: m.cluster.SealedCaKey, GossipKey: r.Key, RotatedFor: r.Removed}
 	return Result{}, nil
 }
 
@@ -139,6 +156,9 @@ func Named(name, want string) bool {
 
 // Removed reports whether the node was removed: its certificate is still good, but nobody talks to it any more.
 func (m *Machine) Removed(id string) bool { return m.removed[id] != "" }
+
+// RemovedCount is how many nodes were removed, ever.
+func (m *Machine) RemovedCount() uint64 { return uint64(len(m.removed)) }
 
 // Cluster is the cluster's own record, nil before the first node wrote it.
 func (m *Machine) Cluster() *proto.Cluster { return m.cluster }

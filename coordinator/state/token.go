@@ -68,7 +68,7 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 		return Result{}, refuse(WrongRole, "use", "token "+t.Id, "it is for nodes that do not vote, and a witness does nothing else: make another one with `lorad token create --role witness`")
 	}
 	want, again := u.GetNode(), usedBy(t, u.KeySha256)
-	if old := m.nodes[want.GetId()]; old != nil && !again {
+	if old := m.nodes[want.GetId()]; old != nil && !again && !u.Again {
 		return Result{}, refuse(Illegal, "use", "token "+t.Id, "node id %s is somebody else's: join with an empty state directory", old.Id)
 	}
 	if want != nil {
@@ -87,6 +87,12 @@ func (m *Machine) useToken(u *proto.UseToken, now int64) (Result, error) {
 	}
 	m.nodes[n.Id] = n
 	return Result{Node: n}, nil
+}
+
+// CheckToken says whether a node may join with a token, without using it.
+func (m *Machine) CheckToken(u *proto.UseToken, now int64) error {
+	_, err := m.check(u, now)
+	return err
 }
 
 func (m *Machine) check(u *proto.UseToken, now int64) (*proto.Token, error) {
