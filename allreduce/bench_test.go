@@ -7,7 +7,7 @@ import (
 
 // loraGrad is a gradient of TinyLlama r=16 size, with the spread of a real one.
 func loraGrad() []float32 {
-	g := make([]float32, 12_600_000)
+	g := make([]float32, 1_260_000)
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range g {
 		g[i] = float32(rng.NormFloat64() * 1e-4)
@@ -40,47 +40,80 @@ func BenchmarkReset(b *testing.B) {
 	perParam(b, a.params, a.Reset)
 }
 
-// blocks runs f over the blocks of a quantised gradient.
-func blocks(b *testing.B, f func(v []int64, buf []byte)) {
+// blocks runs f over the blocks of a quantised gradient, tight and not.
+func blocks(b *testing.B, f func(v []int64, buf []byte, tight bool) (n int)) {
 	g := loraGrad()
 	a := NewAccum(len(g), 1, -40)
 	if err := a.Add(0, g, 1, 1, 1); err != nil {
 		b.Fatal(err)
 	}
-	s, buf := shape{len(g), 1, 1}, make([]byte, MaxPayload+slack)
-	perParam(b, len(g), func() {
-		for i := range s.gradBlocks() {
-			lo, hi := s.block(i)
-			f(a.v[lo:hi], buf)
-		}
-	})
+	s, buf := newShape(len(g), 1, []int64{1}, nil), make([]byte, MaxPayload+slack)
+	for name, tight := range map[string]bool{"tight": true, "loose": false} {
+		b.Run(name, func(b *testing.B) {
+			bytes := 0
+			perParam(b, len(g), func() {
+				bytes = 0
+				for i := range s.gradBlocks() {
+					lo, hi := s.block(i)
+					bytes += f(a.v[lo:hi], buf, tight)
+				}
+			})
+			b.ReportMetric(float64(bytes)/float64(len(g)), "B/param")
+		})
+	}
 }
 
 func BenchmarkPack(b *testing.B) {
-	bytes, values := 0, 0
-	blocks(b, func(v []int64, buf []byte) {
-		bytes += pack(buf, v)
-		values += len(v)
-	})
-	b.ReportMetric(float64(bytes)/float64(values), "B/param")
+	blocks(b, func(v []int64, buf []byte, tight bool) int { return pack(buf, v, tight) })
 }
 
+// BenchmarkUnpackAdd reads one block over and over.
 func BenchmarkUnpackAdd(b *testing.B) {
-	dst, first, n := make([]int64, blockLen), true, 0
-	blocks(b, func(v []int64, buf []byte) {
-		if first { // measure the reading of one full block over and over
-			n, first = pack(buf, v), false
-		}
-		if len(v) < blockLen {
-			return
-		}
-		if _, err := unpackAdd(dst, v, buf[:n+slack], n); err != nil {
-			b.Fatal(err)
-		}
+	dst, packed := make([]int64, blockLen), [2]int{}
+	blocks(b, func(v []int64, buf []byte, tight bool) int {
+		return unpacked(b, &packed, tight, func(n *int) { *n = pack(buf, v, tight) },
+			func(n int) (int, error) { return unpackAdd(dst[:len(v)], v, buf[:n+slack], n) })
+	})
+}
+
+// unpacked packs once per form and then reads.
+func unpacked(b *testing.B, packed *[2]int, tight bool, pack func(*int), read func(int) (int, error)) int {
+	at := &packed[0]
+	if tight {
+		at = &packed[1]
+	}
+	if *at == 0 {
+		*packed = [2]int{}
+		pack(at)
+	}
+	n, err := read(*at)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+func BenchmarkPackFloats(b *testing.B) {
+	grad := make([]float32, blockLen)
+	blocks(b, func(v []int64, buf []byte, tight bool) int {
+		round(grad[:len(v)], v, 0x1p-40)
+		return packFloats(buf, grad[:len(v)], 0x1p-40, tight)
+	})
+}
+
+func BenchmarkUnpackFloats(b *testing.B) {
+	grad, packed := make([]float32, blockLen), [2]int{}
+	blocks(b, func(v []int64, buf []byte, tight bool) int {
+		return unpacked(b, &packed, tight, func(n *int) {
+			round(grad, v, 0x1p-40)
+			*n = packFloats(buf, grad, 0x1p-40, tight)
+		}, func(n int) (int, error) { return unpackFloats(grad[:len(v)], 0x1p-40, buf[:n+slack], n) })
 	})
 }
 
 func BenchmarkRound(b *testing.B) {
-	grad := make([]float32, blockLen)
-	blocks(b, func(v []int64, _ []byte) { round(grad[:len(v)], v, 1) })
+	g := loraGrad()
+	a := NewAccum(len(g), 1, -40)
+	_ = a.Add(0, g, 1, 1, 1)
+	perParam(b, len(g), func() { round(g, a.v[:len(g)], 0x1p-40) })
 }

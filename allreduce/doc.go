@@ -19,14 +19,22 @@
 // everything: a result is valid only if each micro-batch was counted exactly once ([CoverageError] otherwise),
 // and a NaN, an infinity or an overflow in a micro-batch is a flag that every member sees ([Sum].Bad).
 //
-// # The ring
+// # The ways of a vector
 //
-// [Group.Reduce] is a ring reduce-scatter followed by a ring all-gather. The vector is cut into blocks of 1024
-// values, chunks of whole blocks (one per member) and segments of at most 31 blocks, each one frame. A block of
-// the reduce-scatter is packed losslessly into the fewest whole bytes per value that hold it (typically 4 or 5
-// of 8); a block of the all-gather carries f32, rounded once by the chunk's owner. A segment goes on to the next
-// member as soon as it has been added, so all hops overlap; sending and receiving run concurrently and TCP's
-// own window is the only flow control.
+// The vector is cut into blocks of 256 values, chunks of whole blocks (one per member) and segments of at most 127
+// blocks, each one frame. [Group.Reduce] is a reduce-scatter, after which each member has the sum of one chunk, and an
+// all-gather. A block of the first is packed losslessly into the fewest bits per value that hold it (typically 30 of
+// 64); a block of the second carries f32, rounded once by the chunk's owner, less the bits of the exponent that all its
+// values share (typically 28 of 32). On links that are faster than that is worth, both take 32 bits.
+//
+// There are three ways to do it, with the same bits: a ring, in which a segment goes on to the next member as soon as
+// it has been added, so that all hops overlap; a direct exchange with the owners, which takes 2 hops instead of 2(N-1);
+// and, for what fits in a frame or two, everything to everyone. Members tell each other the round trips and rates
+// of their links ([Group.Compare]) when a group begins and now and then afterwards, and derive the way of every vector
+// from what all have said ([Way]). Where rates differ by a factor of two and more, the direct exchange gives slow
+// members smaller chunks: a member with a share s of an S byte vector sends 1 + (N-2)s times S.
+//
+// Sending and receiving run concurrently, and TCP's own window is the only flow control.
 //
 // # Links, fences and death
 //
@@ -46,6 +54,7 @@
 //   - Not gRPC: three times the CPU per byte of a plain stream (docs/benchmarks.md), and no need of its framing.
 //   - Not f32 with a canonical tree: up to log2(M) times the bytes and whole-vector partial sums.
 //   - Not error feedback or other lossy compression: its residual is a member's state and dies with the member.
-//   - Not the direct full-mesh schedule yet: it needs 2 hops instead of 2(N-1) and gives the same bits, so it can
-//     be added behind Reduce ([Links] would carry one link per member) when a wide-area cluster asks for it.
+//   - Not one rank that decides the way and tells the others: all hold the same figures, and a rank that decides can die.
+//   - Not probes of the links' rates: the reductions themselves are measured. A ring cannot give a slow link less to
+//     carry than half the vector, so that there are no shares in it.
 package allreduce

@@ -56,7 +56,7 @@ const (
 
 // Header places a frame. Its byte form is HeaderSize bytes, little-endian:
 //
-//	 0 magic "LRAR"     4 version 1    5 type     6 phase    7 zero
+//	 0 magic "LRAR"     4 version 2    5 type     6 phase    7 zero
 //	 8 run             16 generation  24 step    32 kind    36 attempt
 //	40 hop             44 segment     48 plan    52 length of the payload
 //	56 CRC-32C of the 56 bytes before and the payload
@@ -75,7 +75,7 @@ const (
 	HeaderSize = 60
 	MaxPayload = 256 << 10
 	crcAt      = 56
-	version    = 1
+	version    = 2
 )
 
 const magic = 'L' | 'R'<<8 | 'A'<<16 | 'R'<<24

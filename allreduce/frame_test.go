@@ -28,7 +28,8 @@ func TestBlockRoundTrip(t *testing.T) {
 		v := ints(t)
 		in := rapid.SliceOfN(rapid.Int64(), len(v), len(v)).Draw(t, "in")
 		buf := make([]byte, 1+8*len(v)+slack)
-		n := pack(buf, v)
+		tight := rapid.Bool().Draw(t, "tight")
+		n := pack(buf, v, tight)
 		got := make([]int64, len(v))
 		if m, err := unpackAdd(got, in, buf[:n+slack], n); err != nil || m != n {
 			t.Fatal(m, n, err)
@@ -38,9 +39,9 @@ func TestBlockRoundTrip(t *testing.T) {
 				t.Fatalf("value %d: got %d, want %d", i, got[i]-in[i], v[i])
 			}
 		}
-		w := (n - 1) / len(v)
-		if n != 1+w*len(v) || w > 0 && fitsBytes(v, w-1) || !fitsBytes(v, w) {
-			t.Fatalf("width %d for %v", w, v)
+		w := int(buf[0])
+		if n != 1+packed(len(v), w) || tight && w > 0 && fitsBits(v, w-1) && w != wholeWord || !fitsBits(v, w) {
+			t.Fatalf("form %d, %d bytes for %v", w, n, v)
 		}
 		for end := range n {
 			if _, err := unpackAdd(got, in, buf[:end+slack], end); err == nil {
@@ -50,34 +51,53 @@ func TestBlockRoundTrip(t *testing.T) {
 	})
 }
 
-// fitsBytes is the definition of a width: w bytes hold every value with its sign; no bytes hold zeros.
-func fitsBytes(v []int64, w int) bool {
+// fitsBits is the definition of a width: w bits hold every value with its sign; no bits hold zeros.
+func fitsBits(v []int64, w int) bool {
 	for _, x := range v {
-		if s := 64 - 8*w; w == 0 && x != 0 || w > 0 && x<<s>>s != x {
+		if s := 64 - w; w == 0 && x != 0 || w > 0 && x<<s>>s != x {
 			return false
 		}
 	}
 	return true
 }
 
+// TestFloatBlockRoundTrip: a block of finished values loses nothing whichever form it takes, and takes the narrower one.
 func TestFloatBlockRoundTrip(t *testing.T) {
+	seen := map[byte]bool{}
 	rapid.Check(t, func(t *rapid.T) {
-		g := rapid.SliceOfN(rapid.SampledFrom([]float32{0, 0, 0, 1, -1e-20, math.MaxFloat32}), 1, 5).Draw(t, "g")
-		buf := make([]byte, 1+4*len(g)+slack)
-		n := packFloats(buf, g)
+		unit := float32(math.Ldexp(1, rapid.SampledFrom([]int{-62, -40, 0}).Draw(t, "unit")))
+		v := ints(t)
+		g := make([]float32, len(v))
+		round(g, v, unit)
+		buf := make([]byte, 1+8*len(g)+slack)
+		n := packFloats(buf, g, unit, rapid.Bool().Draw(t, "tight"))
 		got := slices.Repeat([]float32{9}, len(g))
-		if m, err := unpackFloats(got, buf[:n+slack], n); err != nil || m != n || !sameBits(got, g) {
-			t.Fatal(got, g, err)
+		if m, err := unpackFloats(got, unit, buf[:n+slack], n); err != nil || m != n || !sameBits(got, g) {
+			t.Fatal(buf[0], got, g, err)
 		}
+		if n > 1+4*len(g)+4 {
+			t.Fatalf("%d bytes for %d values", n, len(g))
+		}
+		for end := range n {
+			if _, err := unpackFloats(got, unit, buf[:end+slack], end); err == nil {
+				t.Fatalf("accepted a block cut to %d of %d bytes", end, n)
+			}
+		}
+		seen[buf[0]&floatForm] = true
 	})
+	if !seen[0] || !seen[floatForm] {
+		t.Errorf("forms seen: %v", seen)
+	}
 }
 
 // TestShape: segments cover every slot once, in order, and the widest one fits a frame.
 func TestShape(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := shape{rapid.IntRange(0, 300_000).Draw(t, "params"), rapid.IntRange(5, 3000).Draw(t, "trailer"), rapid.IntRange(1, 9).Draw(t, "size")}
+		shares := rapid.SliceOfN(rapid.Int64Range(0, 9), 1, 9).Draw(t, "shares")
+		shares[0]++
+		s := newShape(rapid.IntRange(0, 300_000).Draw(t, "params"), rapid.IntRange(5, 3000).Draw(t, "trailer"), shares, nil)
 		next, count := 0, 0
-		for c := range s.size {
+		for c := range s.chunks() {
 			for seg := range s.segments(c) {
 				count++
 				bytes := 0
@@ -180,11 +200,18 @@ func FuzzReadFrame(f *testing.F) {
 func FuzzDecodeSegment(f *testing.F) {
 	f.Add([]byte{0, 0, 0}, uint8(0))
 	f.Add([]byte{4, 1, 2, 3, 4}, uint8(1))
+	f.Add([]byte{floatForm + 31, 1, 2, 3, 4, 5, 6}, uint8(1))
+	f.Add([]byte{rawFloats, 1, 2, 3, 4, 5, 6}, uint8(1))
 	f.Fuzz(func(t *testing.T, b []byte, hop uint8) {
-		r := ringRun{shape: shape{2000, 9, 2}, in: make([]int64, 2009), acc: make([]int64, 2009), out: make([]float32, 2000), unit: 1}
+		r := reduction{shape: newShape(2000, 9, []int64{1, 1}, nil), in: make([]int64, 2009), acc: make([]int64, 2009), out: make([]float32, 2000), unit: 1}
 		buf := append(bytes.Clone(b), make([]byte, slack)...)
 		for c := range 2 {
-			_ = r.decode(int(hop%2), c, 0, packet{payload: buf[:len(b)], buf: buf[:len(b):len(buf)]})
+			k := packet{payload: buf[:len(b)], buf: buf[:len(b):len(buf)]}
+			if hop%2 == 0 {
+				_ = r.add(r.in, c, 0, k)
+			} else {
+				_ = r.store(c, 0, k)
+			}
 		}
 	})
 }

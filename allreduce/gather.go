@@ -29,24 +29,75 @@ func (g *Group) AllGather(ctx context.Context, op OpID, blob []byte) ([][]byte, 
 	return blobs, nil
 }
 
-// passBlobs sends blobs round the ring: in hop h of N-1, rank r sends blob r-h and receives blob r-h-1 (mod N).
+// passBlobs sends this member's blob to everyone and takes theirs.
 func (g *Group) passBlobs(op OpID, blobs [][]byte) error {
 	n := len(blobs)
-	for h := range n - 1 {
-		hd := Header{Type: Data, Phase: Blobs, Op: op, Hop: uint32(h), Plan: crc32.Checksum([]byte{byte(n)}, castagnoli)}
-		if err := g.next.write(hd, blobs[(g.cfg.Rank+n-h)%n]); err != nil {
-			return g.writeFailed(g.next, err)
+	hd := Header{Type: Data, Phase: Blobs, Op: op, Plan: crc32.Checksum([]byte{byte(n)}, castagnoli)}
+	for _, p := range g.peers {
+		if err := p.write(hd, blobs[g.cfg.Rank]); err != nil {
+			return g.writeFailed(p, err)
 		}
-		k, err := g.receive(hd)
+	}
+	for _, p := range g.peers {
+		k, err := g.receive(p, hd)
 		if err != nil {
 			return err
 		}
 		if len(k.payload) > MaxBlob {
-			g.prev.release(k)
-			return g.abort(g.prev.id, ErrTooLarge)
+			p.release(k)
+			return g.abort(p.id, ErrTooLarge)
 		}
-		blobs[(g.cfg.Rank+2*n-h-1)%n] = bytes.Clone(k.payload)
-		g.prev.release(k)
+		blobs[p.rank] = bytes.Clone(k.payload)
+		p.release(k)
 	}
+	return nil
+}
+
+// The members compare their links when the group begins, and after so many reductions: 8, 32, 128, ... and then every
+// lastCompare. The counts are the same on all of them.
+const (
+	firstCompare = 8
+	lastCompare  = 4096
+)
+
+// Compare tells the others how fast this member's links are and hears how fast theirs are. The way and the shares of
+// the reductions that follow are derived from what all have said.
+func (g *Group) Compare(ctx context.Context, op OpID) error {
+	end, err := g.begin(ctx, op, Blobs)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return g.compareNow(op)
+}
+
+// compare does so in an operation, when its time has come.
+func (g *Group) compare(op OpID) error {
+	if g.entered++; g.entered < g.compares {
+		return nil
+	}
+	g.compares += min(3*g.compares, lastCompare)
+	return g.compareNow(op)
+}
+
+func (g *Group) compareNow(op OpID) error {
+	t, blobs := newTable(g.Size()), make([][]byte, g.Size())
+	rtt := make([]time.Duration, g.Size())
+	for _, p := range g.peers {
+		if l, ok := p.link.(interface{ RTT() time.Duration }); ok {
+			rtt[p.rank] = l.RTT()
+		}
+	}
+	blobs[g.cfg.Rank] = t.report(g.meter.rate(), rtt)
+	if err := g.passBlobs(op, blobs); err != nil {
+		return err
+	}
+	for i, b := range blobs {
+		if err := t.enter(i, b); err != nil {
+			return g.abort(g.cfg.Members[i], err)
+		}
+	}
+	t.complete()
+	g.table = t
 	return nil
 }

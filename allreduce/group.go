@@ -38,8 +38,8 @@ type Config struct {
 	Heartbeat time.Duration // write something at least so often; 0 = DefaultHeartbeat
 }
 
-// Links are a member's connections: Next is the member of rank+1, Prev of rank-1. Both are nil in a group of one.
-type Links struct{ Next, Prev Link }
+// Links are a member's connections to the others, by rank; its own is nil.
+type Links []Link
 
 // AbortError ends a group. The operation may be repeated in the next generation: accumulators are untouched.
 type AbortError struct {
@@ -65,10 +65,15 @@ func (e *AbortError) Unwrap() error { return e.Cause }
 // Group is one member's end of the collective operations of one generation. Every member calls the same
 // operations in the same order, one at a time. After an error that is an AbortError the group is dead.
 type Group struct {
-	cfg        Config
-	next, prev *peer
-	busy       sync.Mutex // held by the operation in progress
-	run        ringRun    // its scratch, kept from step to step
+	cfg      Config
+	peers    []*peer                         // the others, by rank
+	busy     sync.Mutex                      // held by the operation in progress
+	run      reduction                       // its scratch, kept from step to step
+	table    table                           // of all members' links, the same everywhere
+	decide   func(values int) (Way, []int64) // table.choose, but in tests
+	meter    meter
+	entered  int64 // reductions
+	compares int64 // when the members compare their links next
 
 	op    atomic.Pointer[OpID]
 	phase atomic.Uint32
@@ -93,16 +98,21 @@ func NewGroup(cfg Config, links Links) (*Group, error) {
 		return nil, fmt.Errorf("all-reduce group: rank %d of %d members: out of range", cfg.Rank, n)
 	case slices.ContainsFunc(cfg.Members, func(id string) bool { return len(id) > 255 }):
 		return nil, errors.New("all-reduce group: a member's id is longer than 255 bytes")
-	case n > 1 && (links.Next == nil || links.Prev == nil):
-		return nil, fmt.Errorf("all-reduce group of %d: a link is missing", n)
+	case n > 1 && len(links) != n:
+		return nil, fmt.Errorf("all-reduce group of %d: %d links", n, len(links))
 	}
-	g := &Group{cfg: cfg, dead: make(chan struct{}), over: make(chan struct{})}
+	g := &Group{cfg: cfg, table: newTable(n), compares: firstCompare, dead: make(chan struct{}), over: make(chan struct{})}
 	g.op.Store(&OpID{Run: cfg.Run, Generation: cfg.Generation})
-	if n > 1 {
-		g.next = newPeer(cfg.Members[(cfg.Rank+1)%n], links.Next, maxFarewell)
-		g.prev = newPeer(cfg.Members[(cfg.Rank+n-1)%n], links.Prev, MaxPayload)
+	for i := range n {
+		if i == cfg.Rank {
+			continue
+		}
+		if links[i] == nil {
+			return nil, fmt.Errorf("all-reduce group of %d: the link to member %d is missing", n, i)
+		}
+		g.peers = append(g.peers, newPeer(cfg.Members[i], i, links[i]))
 	}
-	for _, p := range g.peers() {
+	for _, p := range g.peers {
 		g.readers.Add(1)
 		g.all.Add(2)
 		go g.read(p)
@@ -118,11 +128,23 @@ func orDefault(d, def time.Duration) time.Duration {
 	return d
 }
 
-func (g *Group) peers() []*peer {
-	if g.next == nil {
-		return nil
+// neighbour is the member of this one's rank + d.
+func (g *Group) neighbour(d int) *peer { return g.peer((g.cfg.Rank + d + g.Size()) % g.Size()) }
+
+// peer is the member of a rank that is not this one's.
+func (g *Group) peer(rank int) *peer {
+	if rank > g.cfg.Rank {
+		rank--
 	}
-	return []*peer{g.next, g.prev}
+	return g.peers[rank]
+}
+
+// traffic is what this member has sent and received.
+func (g *Group) traffic() (sent, received int64) {
+	for _, p := range g.peers {
+		sent, received = sent+p.sent.Load(), received+p.received.Load()
+	}
+	return sent, received
 }
 
 // Size is the number of members.
@@ -184,7 +206,7 @@ func (g *Group) abort(suspect string, cause error) error {
 // at once could reset the connection and destroy what is still under way to the neighbour.
 func (g *Group) farewell(t FrameType, payload []byte, linger time.Duration) {
 	var writers sync.WaitGroup
-	for _, p := range g.peers() {
+	for _, p := range g.peers {
 		writers.Go(func() { _ = p.write(g.header(t), payload) })
 	}
 	done := make(chan struct{})
@@ -199,7 +221,7 @@ func (g *Group) farewell(t FrameType, payload []byte, linger time.Duration) {
 	case <-done:
 	case <-timer.C:
 	}
-	for _, p := range g.peers() {
+	for _, p := range g.peers {
 		_ = p.link.Close()
 	}
 	<-done
@@ -247,7 +269,7 @@ func (g *Group) read(p *peer) {
 	defer g.readers.Done()
 	defer close(p.in)
 	var silence time.Duration
-	for buf := <-p.free; ; silence = g.cfg.Silence {
+	for buf := p.buffer(); ; silence = g.cfg.Silence {
 		h, payload, err := p.link.ReadFrame(buf, silence)
 		if err != nil {
 			g.lost(p, err)
@@ -260,15 +282,12 @@ func (g *Group) read(p *peer) {
 		}
 		switch h.Type {
 		case Data:
-			if p != g.prev {
-				_ = g.abort(p.id, &FenceError{Want: g.header(Beat), Got: h})
-				return
-			}
 			buf = p.deliver(packet{h, payload, buf}, g.over)
 		case Abort:
 			_ = g.abort(g.reported(p, payload))
 			return
 		case Bye:
+			p.left.Store(true)
 			g.answer(p)
 			return
 		}
@@ -308,6 +327,9 @@ func (g *Group) writeFailed(p *peer, err error) error {
 	select {
 	case <-g.dead:
 	case <-timer.C:
+	}
+	if p.left.Load() {
+		err = ErrLeft
 	}
 	return g.abort(p.id, err)
 }
@@ -359,16 +381,21 @@ func (g *Group) begin(ctx context.Context, op OpID, phase Phase) (end func(), er
 	}, nil
 }
 
-// receive waits for the data frame that the schedule expects from the previous member.
-func (g *Group) receive(want Header) (packet, error) {
+// send writes a data frame to p.
+func (g *Group) send(p *peer, h Header, payload []byte) error {
+	return g.meter.write(len(payload), func() error { return p.write(h, payload) })
+}
+
+// receive waits for the data frame that the schedule expects from p.
+func (g *Group) receive(p *peer, want Header) (packet, error) {
 	select {
-	case k, ok := <-g.prev.in:
+	case k, ok := <-p.in:
 		if !ok {
-			return k, g.abort(g.prev.id, ErrLeft)
+			return k, g.abort(p.id, ErrLeft)
 		}
 		if want.Length = k.h.Length; k.h != want {
-			g.prev.release(k)
-			return packet{}, g.abort(g.prev.id, &FenceError{Want: want, Got: k.h})
+			p.release(k)
+			return packet{}, g.abort(p.id, &FenceError{Want: want, Got: k.h})
 		}
 		return k, nil
 	case <-g.dead:

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -67,15 +68,23 @@ func nearest(x float64, unitLog2 int) *big.Int {
 	return q
 }
 
-// ringOf builds a group of n members over in-memory links, each end passed through wrap; the caller closes them.
-func ringOf(n int, wrap func(rank int, l Links) Links) []*Group {
-	ids := memberIDs(n)
+// mesh connects n members in memory.
+func mesh(n int) []Links {
 	links := make([]Links, n)
-	for r := range n {
-		if n > 1 {
-			links[r].Next, links[(r+1)%n].Prev = Pipe()
+	for r := range links {
+		links[r] = make(Links, n)
+	}
+	for i := range n {
+		for j := range i {
+			links[i][j], links[j][i] = Pipe()
 		}
 	}
+	return links
+}
+
+// groupOf builds a group of n members over in-memory links, each end passed through wrap; the caller closes them.
+func groupOf(n int, wrap func(rank int, l Links) Links) []*Group {
+	ids, links := memberIDs(n), mesh(n)
 	groups := make([]*Group, n)
 	for r := range groups {
 		if wrap != nil {
@@ -88,6 +97,35 @@ func ringOf(n int, wrap func(rank int, l Links) Links) []*Group {
 		groups[r] = g
 	}
 	return groups
+}
+
+// ways are all schedules, and one of each kind of shares.
+func ways(n int) map[string]func(int) (Way, []int64) {
+	even, odd := make([]int64, n), make([]int64, n)
+	for i := range n {
+		even[i], odd[i] = 1, int64(i*i)
+	}
+	odd[0] = 1
+	return map[string]func(int) (Way, []int64){
+		"ring":     func(int) (Way, []int64) { return Ring, even },
+		"direct":   func(int) (Way, []int64) { return Direct, even },
+		"weighted": func(int) (Way, []int64) { return Direct, odd },
+		"whole":    func(int) (Way, []int64) { return Whole, []int64{1} },
+	}
+}
+
+// eachWay runs f on groups that go it.
+func eachWay(t *testing.T, n int, wrap func(int, Links) Links, f func(t *testing.T, way string, groups []*Group)) {
+	for name, decide := range ways(n) {
+		t.Run(name, func(t *testing.T) {
+			groups := groupOf(n, wrap)
+			defer closeAll(groups)
+			for _, g := range groups {
+				g.decide = decide
+			}
+			f(t, name, groups)
+		})
+	}
 }
 
 func memberIDs(n int) []string {

@@ -19,9 +19,13 @@ type packet struct {
 // peer is one end of a link: who is there, a reader's mailbox and a writer's lock.
 type peer struct {
 	id   string
+	rank int
 	link Link
 	in   chan packet // data frames in order of arrival; closed when the peer has said its last word
-	free chan []byte // buffers for the reader; their number bounds the frames in memory
+	free chan []byte // buffers for the reader
+	made int         // buffers there are, at most inDepth+2: what bounds the frames in memory
+	buf  []byte      // the sender's
+	left atomic.Bool // it said goodbye
 
 	mu        sync.Mutex   // one writer at a time
 	lastWrite atomic.Int64 // unix nanoseconds
@@ -29,13 +33,30 @@ type peer struct {
 	received  atomic.Int64
 }
 
-// newPeer makes a peer whose data frames hold up to payload bytes.
-func newPeer(id string, link Link, payload int) *peer {
-	p := &peer{id: id, link: link, in: make(chan packet, inDepth), free: make(chan []byte, inDepth+2)}
-	for range cap(p.free) {
-		p.free <- make([]byte, payload+slack)[:payload]
+func newPeer(id string, rank int, link Link) *peer {
+	return &peer{id: id, rank: rank, link: link, in: make(chan packet, inDepth), free: make(chan []byte, inDepth+2)}
+}
+
+// buffer is one for the reader; most peers never need more than one or two.
+func (p *peer) buffer() []byte {
+	select {
+	case b := <-p.free:
+		return b
+	default:
 	}
-	return p
+	if p.made == cap(p.free) {
+		return <-p.free
+	}
+	p.made++
+	return make([]byte, MaxPayload+slack)[:MaxPayload]
+}
+
+// scratch is where the one that sends data to p packs it.
+func (p *peer) scratch() []byte {
+	if p.buf == nil {
+		p.buf = make([]byte, MaxPayload+slack)
+	}
+	return p.buf
 }
 
 // write sends a frame.
@@ -69,7 +90,7 @@ func (p *peer) beat(h Header, interval time.Duration) error {
 func (p *peer) deliver(k packet, done <-chan struct{}) []byte {
 	select {
 	case p.in <- k:
-		return <-p.free
+		return p.buffer()
 	case <-done:
 		return k.buf
 	}

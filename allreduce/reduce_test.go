@@ -1,6 +1,7 @@
 package allreduce
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -56,9 +57,19 @@ func TestExactForAnyMembership(t *testing.T) {
 }
 
 func checkAll(t *rapid.T, n int, accs []*Accum, grad []float32, loss float64, ms []micro) {
-	groups := ringOf(n, nil)
+	groups := groupOf(n, nil)
 	defer closeAll(groups)
-	sums, errs := reduceAll(groups, testOp(1), accs)
+	for step, way := range slices.Sorted(maps.Keys(ways(n))) {
+		for _, g := range groups {
+			g.decide = ways(n)[way]
+		}
+		checkSums(t, way, groups, accs, uint64(step), grad, loss, ms)
+	}
+}
+
+func checkSums(t *rapid.T, way string, groups []*Group, accs []*Accum, step uint64, grad []float32, loss float64, ms []micro) {
+	n := len(groups)
+	sums, errs := reduceAll(groups, testOp(step), accs)
 	var tokens, total int64
 	for _, m := range ms {
 		tokens, total = tokens+m.tokens, total+m.total
@@ -66,9 +77,9 @@ func checkAll(t *rapid.T, n int, accs []*Accum, grad []float32, loss float64, ms
 	for r, s := range sums {
 		switch {
 		case errs[r] != nil:
-			t.Fatalf("member %d of %d: %v", r, n, errs[r])
+			t.Fatalf("%s: member %d of %d: %v", way, r, n, errs[r])
 		case !sameBits(s.Grad, grad):
-			t.Fatalf("member %d of %d: gradient differs from the exact sum", r, n)
+			t.Fatalf("%s: member %d of %d: gradient differs from the exact sum", way, r, n)
 		case s.Loss != loss || s.Tokens != tokens || s.Total != total || s.Votes != 1 || len(s.Bad) != 0:
 			t.Fatalf("member %d of %d: trailer %+v, want loss %v tokens %d total %d", r, n, s, loss, tokens, total)
 		case s.Leaves != int64(n-1) || len(s.Took) != len(ms) || s.Took[len(ms)-1] != int64(len(ms)):

@@ -1,248 +1,127 @@
 package allreduce
 
-import (
-	"context"
-	"math"
-	"time"
-)
+// segment is one that the ring's sender may send: packed already, or to be packed.
+type segment struct{ packed []byte }
 
-// Stats says what one operation cost this member.
-type Stats struct {
-	Sent, Received int64         // bytes on the wire, headers and heartbeats included
-	Elapsed        time.Duration // the whole operation
-	Waited         time.Duration // of it, until the first frame arrived: the straggler's share
-}
-
-// Reduce sums the members' accumulators into out; it blocks until all of them have entered. a is only read. On
-// an error other than a CoverageError out is undefined and, but for misuse, the group dead.
-func (g *Group) Reduce(ctx context.Context, op OpID, a *Accum, out *Sum) (Stats, error) {
-	began := time.Now()
-	end, err := g.begin(ctx, op, ReduceScatter)
-	if err != nil {
-		return Stats{}, err
-	}
-	defer end()
-	r := &g.run
-	r.prepare(g, op, a, out)
-	st, err := g.measure(began, func() error { return r.circle(g) })
-	if err != nil {
-		return st, err
-	}
-	return st, out.settle(op, r.trailer())
-}
-
-// measure runs f and counts what it cost.
-func (g *Group) measure(began time.Time, f func() error) (Stats, error) {
-	var sent, received int64
-	g.run.first = time.Time{}
-	if g.next != nil {
-		sent, received = g.next.sent.Load(), g.prev.received.Load()
-	}
-	err := f()
-	st := Stats{Elapsed: time.Since(began)}
-	if g.next != nil {
-		st.Sent, st.Received = g.next.sent.Load()-sent, g.prev.received.Load()-received
-	}
-	if !g.run.first.IsZero() {
-		st.Waited = g.run.first.Sub(began)
-	}
-	return st, err
-}
-
-// ringRun is the state of one ring all-reduce. In hop h of 2(N-1), the member of rank r sends chunk r-h and
-// receives chunk r-h-1 (mod N). What it sends in a hop after the first is what it received in the hop before.
-type ringRun struct {
-	shape
-	g     *Group
-	op    OpID
-	plan  uint32
-	in    []int64   // the member's own vector, read-only
-	acc   []int64   // partial sums of the reduce-scatter; trailer blocks of the all-gather
-	out   []float32 // finished gradient
-	unit  float32
-	first time.Time // when the first frame arrived
-
-	ready chan struct{} // one token per segment that may be sent on
-	buf   []byte        // the sender's
-}
-
-// prepare sets up the run; memory only grows, so that steps and evaluations may alternate.
-func (r *ringRun) prepare(g *Group, op OpID, a *Accum, out *Sum) {
-	s := shape{a.params, len(a.v) - a.params, g.Size()}
-	if r.shape != s && s.size > 1 {
-		r.grow(len(a.v), 2*s.allSegments())
-	}
-	out.resize(a.params)
-	r.shape, r.g, r.op, r.plan = s, g, op, s.plan(a.unitLog2)
-	r.in, r.out, r.unit = a.v, out.Grad, float32(math.Ldexp(1, a.unitLog2))
-}
-
-// grow makes room for a vector of n slots that takes up to tokens segments to forward.
-func (r *ringRun) grow(n, tokens int) {
-	if cap(r.acc) < n {
-		r.acc = make([]int64, n)
-	}
-	r.acc = r.acc[:n]
-	if cap(r.ready) < tokens {
-		r.ready = make(chan struct{}, tokens)
-	}
-	if r.buf == nil {
-		r.buf = make([]byte, MaxPayload+slack)
-	}
-}
-
-// trailer is the summed trailer.
-func (r *ringRun) trailer() []int64 {
-	if r.size == 1 {
-		return r.in[r.params:]
-	}
-	return r.acc[r.params:]
-}
-
-// circle runs all hops, sending and receiving concurrently, and returns when both are done.
-func (r *ringRun) circle(g *Group) error {
-	if r.size == 1 {
-		round(r.out, r.in[:r.params], r.unit)
-		return nil
+// ring runs all hops, sending and receiving concurrently. In hop h of 2(N-1), the member of rank r sends chunk r-h
+// and receives chunk r-h-1 (mod N). What it sends in a hop after the first is what it received in the hop before.
+func (r *reduction) ring() error {
+	if n := 2 * r.allSegments(); cap(r.tokens) < n {
+		r.tokens, r.spare = make(chan segment, n), make(chan []byte, n)
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- r.send() }()
-	err := r.receive()
-	// The sender reads the caller's accumulator: it must be gone before the caller gets it back.
+	go func() { sent <- r.ringSend() }()
+	err := r.ringReceive()
 	if e := <-sent; err == nil {
 		err = e
+	}
+	for len(r.tokens) > 0 {
+		<-r.tokens
 	}
 	return err
 }
 
-func (r *ringRun) hops() int { return 2 * (r.size - 1) }
+func (r *reduction) hops() int { return 2 * (r.chunks() - 1) }
 
-// gathering says whether hop h carries finished chunks.
-func (r *ringRun) gathering(h int) bool { return h >= r.size-1 }
-
-// sends is the chunk that the member of this rank sends in hop h; its predecessor's is what it receives.
-func (r *ringRun) sends(rank, h int) int {
-	return ((rank-h)%r.size + r.size) % r.size
+// passes is the chunk that the member of this rank sends in hop h; its predecessor's is what it receives.
+func (r *reduction) passes(rank, h int) int {
+	n := r.chunks()
+	return ((rank-h)%n + n) % n
 }
 
-func (r *ringRun) header(h, seg int) Header {
-	phase := ReduceScatter
-	if r.gathering(h) {
-		phase = AllGather
+func (r *reduction) ringHeader(h, seg int) Header {
+	if h >= r.chunks()-1 {
+		return r.header(AllGather, h, seg)
 	}
-	return Header{Type: Data, Phase: phase, Op: r.op, Hop: uint32(h), Segment: uint32(seg), Plan: r.plan}
+	return r.header(ReduceScatter, h, seg)
 }
 
-// send sends every hop's chunk, segment by segment, each as soon as it has been received and added.
-func (r *ringRun) send() error {
+// ringSend sends every hop's chunk, segment by segment, each as soon as it has been received and added.
+func (r *reduction) ringSend() error {
 	for h := range r.hops() {
-		c := r.sends(r.g.cfg.Rank, h)
-		for seg := range r.segments(c) {
-			if h > 0 && !r.await() {
-				return r.g.Err()
+		for seg := range r.segments(r.passes(r.g.cfg.Rank, h)) {
+			var s segment
+			if h > 0 {
+				select {
+				case s = <-r.tokens:
+				case <-r.g.dead:
+					return r.g.Err()
+				}
 			}
-			n := r.encode(h, c, seg)
-			if err := r.g.next.write(r.header(h, seg), r.buf[:n]); err != nil {
-				return r.g.writeFailed(r.g.next, err)
-			}
-		}
-	}
-	return nil
-}
-
-// await waits for a token; false means that the group is dead.
-func (r *ringRun) await() bool {
-	select {
-	case <-r.ready:
-		return true
-	case <-r.g.dead:
-		return false
-	}
-}
-
-// encode packs a segment into buf and returns its length.
-func (r *ringRun) encode(h, c, seg int) int {
-	v := r.acc
-	if h == 0 {
-		v = r.in
-	}
-	n := 0
-	b0, b1 := r.segment(c, seg)
-	for b := b0; b < b1; b++ {
-		if lo, hi := r.block(b); r.gathering(h) && lo < r.params {
-			n += packFloats(r.buf[n:], r.out[lo:hi])
-		} else {
-			n += pack(r.buf[n:], v[lo:hi])
-		}
-	}
-	return n
-}
-
-// receive takes every hop's chunk from the previous member, adds or stores it, and lets the sender have it.
-func (r *ringRun) receive() error {
-	last := r.hops() - 1
-	for h := range r.hops() {
-		c := r.sends(r.g.cfg.Rank-1, h)
-		for seg := range r.segments(c) {
-			if err := r.take(h, c, seg); err != nil {
+			if err := r.ringPass(h, seg, s.packed); err != nil {
 				return err
 			}
-			if h < last {
-				r.ready <- struct{}{}
+		}
+	}
+	return nil
+}
+
+// ringPass sends one segment to the next member.
+func (r *reduction) ringPass(h, seg int, packed []byte) error {
+	next := r.g.neighbour(+1)
+	payload := packed
+	if payload == nil {
+		payload = next.scratch()
+		payload = payload[:r.ringPack(payload, h, r.passes(r.g.cfg.Rank, h), seg)]
+	}
+	if err := r.g.send(next, r.ringHeader(h, seg), payload); err != nil {
+		return r.g.writeFailed(next, err)
+	}
+	if packed != nil {
+		r.spare <- packed // as many fit as there are segments
+	}
+	return nil
+}
+
+// ringPack packs what was not received packed: partial sums, and this member's own chunk when it is finished.
+func (r *reduction) ringPack(dst []byte, h, c, seg int) int {
+	switch n := r.chunks(); {
+	case h == 0:
+		return r.partial(dst, r.in, c, seg)
+	case h < n-1:
+		return r.partial(dst, r.acc, c, seg)
+	}
+	return r.finished(dst, c, seg)
+}
+
+// ringReceive takes every hop's chunk from the previous member and lets the sender have it.
+func (r *reduction) ringReceive() error {
+	prev := r.g.neighbour(-1)
+	for h := range r.hops() {
+		c := r.passes(r.g.cfg.Rank-1, h)
+		for seg := range r.segments(c) {
+			k, err := r.receive(prev, r.ringHeader(h, seg))
+			if err != nil {
+				return err
+			}
+			s, err := r.ringTake(h, c, seg, k)
+			prev.release(k)
+			if err != nil {
+				return r.g.abort(prev.id, err)
+			}
+			if h < r.hops()-1 {
+				r.tokens <- s
 			}
 		}
 	}
 	return nil
 }
 
-// take receives one segment.
-func (r *ringRun) take(h, c, seg int) error {
-	want := r.header(h, seg)
-	r.g.phase.Store(uint32(want.Phase))
-	k, err := r.g.receive(want)
-	if err != nil {
-		return err
-	}
-	defer r.g.prev.release(k)
-	if r.first.IsZero() {
-		r.first = time.Now()
-	}
-	if err := r.decode(h, c, seg, k); err != nil {
-		return r.g.abort(r.g.prev.id, err)
-	}
-	return nil
-}
-
-// decode unpacks a segment. Payload buffers end in slack bytes.
-func (r *ringRun) decode(h, c, seg int, k packet) error {
-	src, left := k.buf[:len(k.payload)+slack], len(k.payload)
-	b0, b1 := r.segment(c, seg)
-	for b := b0; b < b1; b++ {
-		n, err := r.decodeBlock(h, b, src, left)
-		if err != nil {
-			return err
+// ringTake adds or stores a segment. A finished one goes on as it came: packing it again would give the same bytes.
+func (r *reduction) ringTake(h, c, seg int, k packet) (s segment, err error) {
+	last := r.chunks() - 2 // hop after which this member's chunk is complete
+	if h <= last {
+		if err = r.add(r.in, c, seg, k); h == last {
+			r.finish(c, seg)
 		}
-		src, left = src[n:], left-n
+		return s, err
 	}
-	if left != 0 {
-		return errBlock
+	if h < r.hops()-1 {
+		select {
+		case s.packed = <-r.spare:
+		default:
+		}
+		s.packed = append(s.packed[:0], k.payload...)
 	}
-	return nil
-}
-
-func (r *ringRun) decodeBlock(h, b int, src []byte, end int) (int, error) {
-	lo, hi := r.block(b)
-	grad := lo < r.params
-	switch {
-	case r.gathering(h) && grad:
-		return unpackFloats(r.out[lo:hi], src, end)
-	case r.gathering(h):
-		clear(r.acc[lo:hi])
-		return unpackAdd(r.acc[lo:hi], r.acc[lo:hi], src, end)
-	}
-	n, err := unpackAdd(r.acc[lo:hi], r.in[lo:hi], src, end)
-	if err == nil && grad && h == r.size-2 { // the chunk is complete and this member owns it
-		round(r.out[lo:hi], r.acc[lo:hi], r.unit)
-	}
-	return n, err
+	return s, r.store(c, seg, k)
 }

@@ -5,14 +5,33 @@ import (
 	"hash/crc32"
 )
 
-// segBlocks blocks of the widest values still fit a frame: 31*(1+8*1024) bytes = 248 KiB.
-const segBlocks = 31
+// segBlocks blocks of the widest values still fit a frame: 127*(1+8*256) bytes = 254 KiB.
+const segBlocks = 127
 
-// shape is how a vector is cut: blocks (gradient first, then the trailer, never both in one block), one chunk
-// of whole blocks per member, segments of a chunk. It is a function of three numbers that all members share.
+// shape is how a vector is cut: blocks (gradient first, then the trailer, never both in one block), chunks of whole
+// blocks, segments of a chunk. All members make the same one.
 type shape struct {
-	params, trailer, size int
+	params, trailer int
+	bounds          []int // [chunks+1]: chunk c is blocks bounds[c]..bounds[c+1]
 }
+
+// newShape cuts a vector in proportion to shares, one chunk for each; it needs no memory beyond bounds' capacity.
+func newShape(params, trailer int, shares []int64, bounds []int) shape {
+	s := shape{params: params, trailer: trailer}
+	var total, sum int64
+	for _, x := range shares {
+		total += x
+	}
+	n := int64(s.blocks())
+	s.bounds = append(bounds[:0], 0)
+	for _, x := range shares {
+		sum += x
+		s.bounds = append(s.bounds, int(n*sum/total))
+	}
+	return s
+}
+
+func (s shape) chunks() int { return len(s.bounds) - 1 }
 
 func (s shape) gradBlocks() int { return ceilDiv(s.params, blockLen) }
 
@@ -28,38 +47,30 @@ func (s shape) block(b int) (lo, hi int) {
 	return lo, min(lo+blockLen, s.params)
 }
 
-// chunk is the range of blocks of chunk c.
-func (s shape) chunk(c int) (b0, b1 int) {
-	n := s.blocks()
-	return n * c / s.size, n * (c + 1) / s.size
-}
-
-// segments is the number of segments of chunk c; it may be 0 when there are fewer blocks than members.
+// segments is the number of segments of chunk c; it may be 0, when there are fewer blocks than members or a share is 0.
 func (s shape) segments(c int) int {
-	b0, b1 := s.chunk(c)
-	return ceilDiv(b1-b0, segBlocks)
+	return ceilDiv(s.bounds[c+1]-s.bounds[c], segBlocks)
 }
 
 // segment is the range of blocks of segment k of chunk c.
 func (s shape) segment(c, k int) (b0, b1 int) {
-	b0, b1 = s.chunk(c)
-	b0 += k * segBlocks
-	return b0, min(b0+segBlocks, b1)
+	b0 = s.bounds[c] + k*segBlocks
+	return b0, min(b0+segBlocks, s.bounds[c+1])
 }
 
 // allSegments is the number of segments of the whole vector.
 func (s shape) allSegments() int {
 	n := 0
-	for c := range s.size {
+	for c := range s.chunks() {
 		n += s.segments(c)
 	}
 	return n
 }
 
 // plan is a fingerprint of all that members must agree on before their numbers may be added.
-func (s shape) plan(unitLog2 int) uint32 {
+func (s shape) plan(way Way, unitLog2 int) uint32 {
 	var b []byte
-	for _, x := range []int{s.params, s.trailer, s.size, unitLog2, blockLen, segBlocks} {
+	for _, x := range append([]int{s.params, s.trailer, unitLog2, blockLen, segBlocks, int(way)}, s.bounds...) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(x))
 	}
 	return crc32.Checksum(b, castagnoli)

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"lorad/allreduce"
 )
 
-// barrier is the kind of the empty all-gather that Connect runs. Callers use small kinds.
+// barrier is the kind of the first collective, which Connect runs. Callers use small kinds.
 const barrier = ^uint32(0)
 
 // How long the dialler waits between two tries.
@@ -49,8 +50,8 @@ func (e *ConnectError) Error() string {
 
 func (e *ConnectError) Unwrap() error { return e.Cause }
 
-// Connect builds this member's end of the ring and returns when the whole ring is alive. It tries until ctx
-// ends. The error is a ConnectError (a neighbour did not answer) or an AbortError (the ring broke at once).
+// Connect builds this member's links to all others and returns when the whole group is alive. It tries until ctx
+// ends. The error is a ConnectError (a member did not answer) or an AbortError (the group broke at once).
 func Connect(ctx context.Context, c Config) (*allreduce.Group, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -64,7 +65,7 @@ func Connect(ctx context.Context, c Config) (*allreduce.Group, error) {
 		return nil, err
 	}
 	op := allreduce.OpID{Run: c.Run, Generation: c.Generation, Kind: barrier}
-	if _, err := g.AllGather(ctx, op, nil); err != nil {
+	if err := g.Compare(ctx, op); err != nil {
 		_ = g.Close()
 		return nil, err
 	}
@@ -98,42 +99,57 @@ func (c *Config) group() allreduce.Config {
 	}
 }
 
-// links dials the successor and accepts the predecessor at the same time.
+// links dials one half of the other members and accepts the other half, all at the same time.
 func (c *Config) links(ctx context.Context) (allreduce.Links, error) {
-	n := len(c.Members)
-	if n == 1 {
-		return allreduce.Links{}, nil
+	if err := c.Accept.enter(c.Run, c.Generation); err != nil {
+		return nil, c.failed(c.Members[c.Rank], err)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	next, prev := c.Members[(c.Rank+1)%n], c.Members[(c.Rank+n-1)%n]
-	type call struct {
-		conn net.Conn
-		err  error
-	}
-	called := make(chan call, 1)
-	go func() {
-		conn, err := c.call(ctx, next)
-		if err != nil {
-			err = c.failed(next, err)
-			cancel(err)
+	conns := make([]net.Conn, len(c.Members))
+	errs := make([]error, len(c.Members))
+	var calls sync.WaitGroup
+	for i, m := range c.Members {
+		if i == c.Rank {
+			continue
 		}
-		called <- call{conn, err}
-	}()
-	in, err := c.Accept.accept(ctx, key{c.Run, c.Generation, prev.ID}, fingerprint(c.Members))
-	if err != nil {
-		err = c.failed(prev, err)
-		cancel(err)
+		calls.Go(func() {
+			if conns[i], errs[i] = c.meet(ctx, i); errs[i] != nil {
+				errs[i] = c.failed(m, errs[i])
+				cancel(errs[i])
+			}
+		})
 	}
-	out := <-called
-	if err == nil && out.err == nil {
-		return allreduce.Links{Next: NewLink(out.conn), Prev: NewLink(in)}, nil
+	calls.Wait()
+	if err := first(ctx, errs); err != nil {
+		hangUp(conns)
+		return nil, err
 	}
-	hangUp(in, out.conn)
-	return allreduce.Links{}, first(ctx, out.err, err)
+	links := make(allreduce.Links, len(conns))
+	for i, conn := range conns {
+		if conn != nil {
+			links[i] = NewLink(conn)
+		}
+	}
+	return links, nil
 }
 
-func hangUp(conns ...net.Conn) {
+// meet gets the connection with the member of rank i.
+func (c *Config) meet(ctx context.Context, i int) (net.Conn, error) {
+	if dials(c.Rank, i, len(c.Members)) {
+		return c.call(ctx, c.Members[i])
+	}
+	return c.Accept.accept(ctx, key{c.Run, c.Generation, c.Members[i].ID}, fingerprint(c.Members))
+}
+
+// dials says whether of n members that of rank i calls that of rank j: the half that follows it in a circle. So (but for
+// the second of two) everybody calls somebody, and is told if its generation is over.
+func dials(i, j, n int) bool {
+	d := (j - i + n) % n
+	return 2*d < n || 2*d == n && i < j
+}
+
+func hangUp(conns []net.Conn) {
 	for _, conn := range conns {
 		if conn != nil {
 			_ = conn.Close()
@@ -141,13 +157,14 @@ func hangUp(conns ...net.Conn) {
 	}
 }
 
-// first is the failure that made the other one: unless the caller's own ctx ended, the cause of ours.
-func first(ctx context.Context, errs ...error) error {
+// first is the failure that made the others: unless the caller's own ctx ended, the cause of ours.
+func first(ctx context.Context, errs []error) error {
+	err := errors.Join(errs...)
 	var ce *ConnectError
-	if cause := context.Cause(ctx); errors.As(cause, &ce) {
+	if cause := context.Cause(ctx); err != nil && errors.As(cause, &ce) {
 		return cause
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 func (c *Config) failed(m Member, err error) error {

@@ -14,7 +14,7 @@ const maxID = 255
 
 // hello is what a dialler says first. Its bytes, little-endian:
 //
-//	0 magic "LRHI"   4 version 1   5 run   13 generation   21 fingerprint of the member list
+//	0 magic "LRHI"   4 version 2   5 run   13 generation   21 fingerprint of the member list
 //	29 length of from, from, length of to, to (a byte each)
 type hello struct {
 	Run, Generation, Members uint64
@@ -23,7 +23,7 @@ type hello struct {
 
 const (
 	helloMagic   = 'L' | 'R'<<8 | 'H'<<16 | 'I'<<24
-	helloVersion = 1
+	helloVersion = 2
 	helloFixed   = 29
 )
 

@@ -1,28 +1,29 @@
 // Package tcp carries the all-reduce over byte streams: a [Link] over any net.Conn (mutual TLS in production),
-// a [Registry] that owns the listener, and [Connect], which builds a member's end of a ring.
+// a [Registry] that owns the listener, and [Connect], which builds a member's end of a group.
 //
 // # Meeting
 //
-// Every member dials its successor and waits for its predecessor. The dialler says who it is and what it wants
+// Every two members share one connection; each dials the half of the others that follows it. The dialler says who it is and what it wants
 // (a hello: run, generation, from, to, fingerprint of the member list); the acceptor matches the hello with a
 // waiting Connect, answers yes, no (stale generation, wrong person, other members: final) or later, and the
 // dialler acknowledges a yes. The acknowledgement costs one round trip and rules out that a member takes a
-// connection whose dialler has given up. When both neighbours are there, an empty all-gather proves that the
-// whole ring is: Connect returns on every member or on none for long.
+// connection whose dialler has given up. When all others are there, a first collective proves that the
+// whole group is (the members tell each other how fast their links are): Connect returns on every member or on none for long.
 //
 // A hello that comes before the local node knows of the generation is kept for a few seconds, in bounded
 // number; members learn of a new generation at different moments, and the early one should not have to poll.
 //
 // # Why not otherwise
 //
-//   - Not one connection for both directions of a pair: in a ring of three or more there are none to share, and
-//     a ring of two is not worth a special case.
+//   - Not only the connections of a ring: a direct exchange takes 2 hops instead of 2(N-1), and a member that dies is seen by all
+//     at once. A cluster that two nodes of cannot reach each other has no ring through both either, if it has three.
 //   - Not connections kept from one generation to the next: a fresh connection cannot hold a stale frame.
 package tcp
 
 import (
 	"bufio"
 	"net"
+	"syscall"
 	"time"
 
 	"lorad/allreduce"
@@ -74,6 +75,18 @@ func (l *Link) Close() error {
 		_ = t.NetConn().Close()
 	}
 	return l.conn.Close()
+}
+
+// RTT is the least round trip that the kernel has seen on the connection; 0 = not known.
+func (l *Link) RTT() time.Duration {
+	conn := l.conn
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn()
+	}
+	if c, ok := conn.(syscall.Conn); ok {
+		return minRTT(c)
+	}
+	return 0
 }
 
 // patient grants every read its own deadline: a slow link that still brings bytes is not silent.

@@ -203,23 +203,34 @@ func (r *Registry) evict(k key, reason string) {
 	r.work.Go(func() { refuse(a.conn, later, reason) })
 }
 
-// expect announces that Connect waits for k; older generations of the run are over for this node.
-func (r *Registry) expect(k key) (<-chan arrival, error) {
+// enter notes the newest generation of a run: older ones are over for this node.
+func (r *Registry) enter(run, generation uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch newest := r.newest[k.run]; {
+	switch newest := r.newest[run]; {
 	case r.closed:
-		return nil, ErrRegistryClosed
-	case k.generation < newest:
-		return nil, fmt.Errorf("generation %d is stale: this node is in %d", k.generation, newest)
-	case r.waiting[k] != nil:
-		return nil, fmt.Errorf("generation %d is being connected already", k.generation)
+		return ErrRegistryClosed
+	case generation < newest:
+		return fmt.Errorf("generation %d is stale: this node is in %d", generation, newest)
 	}
-	r.newest[k.run] = k.generation
+	r.newest[run] = generation
 	for old := range r.parked {
-		if old.run == k.run && old.generation < k.generation {
+		if old.run == run && old.generation < generation {
 			r.evict(old, "stale generation")
 		}
+	}
+	return nil
+}
+
+// expect announces that Connect waits for k.
+func (r *Registry) expect(k key) (<-chan arrival, error) {
+	if err := r.enter(k.run, k.generation); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting[k] != nil {
+		return nil, fmt.Errorf("generation %d is being connected already", k.generation)
 	}
 	ch := make(chan arrival, 1)
 	r.waiting[k] = ch
