@@ -39,6 +39,7 @@ var access = map[string]row{
 	proto.Control_Tokens_FullMethodName:      {may: people},
 	proto.Control_RemoveToken_FullMethodName: {may: people},
 	proto.Control_RemoveNode_FullMethodName:  {may: []ca.Role{ca.Owner}},
+	proto.Control_Drain_FullMethodName:       {may: people},
 
 	proto.Coordination_Apply_FullMethodName: {may: nodes},                          // of which commands: below
 	proto.Enrol_Join_FullMethodName:         {may: slices.Concat(stranger, nodes)}, // nodes pass it on to the leader
@@ -50,6 +51,7 @@ var access = map[string]row{
 
 	"put_node":     {own: nodes},
 	"remove_node":  {may: voters},
+	"drain_node":   {may: voters, own: nodes},
 	"put_token":    {may: voters},
 	"remove_token": {may: voters},
 	"submit_run":   {own: nodes}, // the home node writes where the run says, so nobody makes another node the home
@@ -93,6 +95,11 @@ func (c *Coordinator) mayPropose(caller ca.Peer, cmd *proto.Command) error {
 		if do.PutToken.GetToken() != nil {
 			do.PutToken.Token.MadeBy = caller.NodeID
 		}
+	case *proto.Command_DrainNode: // what a person has drained, a worker does not take back
+		byPerson := c.fsm.node(caller.NodeID).GetDrain() != nil && c.fsm.node(caller.NodeID).Drain.Boot == ""
+		if do.DrainNode.GetUndo() && byPerson && !slices.Contains(voters, caller.Role) {
+			return status.Errorf(codes.PermissionDenied, "apply %s: node %s was drained by a person: undo it on a node that votes", what, caller.NodeID)
+		}
 	case *proto.Command_StopRun:
 		if do.StopRun != nil {
 			do.StopRun.Settle = false
@@ -118,6 +125,8 @@ func (c *Coordinator) concerns(cmd *proto.Command) string {
 		return do.PutNode.GetNode().GetId()
 	case *proto.Command_Report:
 		return do.Report.GetNode()
+	case *proto.Command_DrainNode:
+		return do.DrainNode.GetId()
 	case *proto.Command_SubmitRun:
 		return do.SubmitRun.GetSpec().GetHomeNode()
 	case *proto.Command_StopRun:

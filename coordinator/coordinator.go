@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,6 +68,7 @@ type Config struct {
 // Coordinator is this node's part in the cluster. Safe for concurrent use.
 type Coordinator struct {
 	id     string
+	boot   string // of this process
 	cfg    Config
 	creds  *Credentials
 	facts  *proto.Node
@@ -95,7 +97,7 @@ type Coordinator struct {
 // Open starts the coordinator. It returns before the node has found the others: see Ready.
 func Open(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
-		id: cfg.Credentials.Node.Id, cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now, outcast: make(chan struct{}),
+		id: cfg.Credentials.Node.Id, boot: rand.Text(), cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now, outcast: make(chan struct{}),
 	}
 	c.log = cfg.Log.With("node", c.id)
 	if c.now == nil {
@@ -271,6 +273,9 @@ func (c *Coordinator) announce(ctx context.Context) {
 				c.log.Error("this node is not wanted", "err", err)
 				return
 			}
+		}
+		if err := c.back(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("this node is still drained", "err", err)
 		}
 		select {
 		case <-changed:

@@ -67,6 +67,8 @@ func (d *driver) perform(actions []step.Action) {
 			d.accum.Reset()
 		case step.ReportAborted:
 			d.aborted(d.ctx, a)
+		case step.ReportYielded:
+			d.yielded(d.ctx, a)
 		case step.ReportBroken:
 			d.broken(d.ctx, errors.New(a.Detail))
 		default:

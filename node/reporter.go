@@ -94,6 +94,13 @@ func (r *reporter) unreported(upTo uint64) []*proto.StepRecord {
 	return slices.DeleteFunc(all, func(s *proto.StepRecord) bool { return s.Step > upTo })
 }
 
+// pendingSteps lists what could be reported now.
+func (r *reporter) pendingSteps() []*proto.StepRecord {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.pending[:min(len(r.pending), reportMost)])
+}
+
 // adopt takes over the records that came with the state of a peer. Whoever has the state of a step that is not in the
 // ledger must be able to report it: the peer may die with its records, and the steps that follow would find a gap.
 func (r *reporter) adopt(steps []*proto.StepRecord, evalAfter func(done uint64) bool) {

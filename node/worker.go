@@ -56,10 +56,11 @@ type worker struct {
 	grad     []float32
 	labelled int // in the global batch of the step at work
 
-	record  *proto.StepRecord // of the step at work
-	began   time.Time
-	reports *reporter
-	talking sync.WaitGroup // goroutines that speak to the coordinator
+	computed uint64            // gradients of micro-batches
+	record   *proto.StepRecord // of the step at work
+	began    time.Time
+	reports  *reporter
+	talking  sync.WaitGroup // goroutines that speak to the coordinator
 }
 
 func newWorker(n *Node, r *proto.Run) *worker {
@@ -111,6 +112,7 @@ func (w *worker) run(ctx context.Context) uint64 {
 	w.talking.Go(func() { w.reports.run(ctx) })
 	w.drive(ctx)
 	w.disconnect()
+	w.log.Info("work on the run has ended here", "generation", w.finalGeneration(), "step", w.machine.Done(), "micro_batches", w.computed)
 	cancel()
 	w.talking.Wait()
 	return w.finalGeneration()
@@ -154,6 +156,9 @@ func (w *worker) hear() []step.Action {
 	}})
 	if r.Phase == proto.Phase_STOPPING { // a stop is of the generation that it comes in
 		out = append(out, w.machine.Handle(step.StopWanted{})...)
+	}
+	if w.node.drains() {
+		out = append(out, w.machine.Handle(step.LeaveWanted{})...)
 	}
 	return out
 }
@@ -363,6 +368,7 @@ func (w *worker) compute(a step.Compute) (step.Event, error) {
 	took := time.Since(start)
 	w.accum.Took(a.Micro, took)
 	w.record.ComputeUs += uint64(took.Microseconds())
+	w.computed++
 	return step.Computed{Micro: a.Micro}, nil
 }
 

@@ -92,6 +92,7 @@ const (
 	Outcome_PAUSED              Outcome = 2 // stop vote honoured, checkpoint durable
 	Outcome_ABORTED             Outcome = 3 // link or member trouble: wants a new generation
 	Outcome_BROKEN              Outcome = 4 // the run itself cannot go on (data, numerics, disk)
+	Outcome_YIELDED             Outcome = 5 // stands between two steps because a member leaves: wants a generation without it
 )
 
 // Enum value maps for Outcome.
@@ -102,6 +103,7 @@ var (
 		2: "PAUSED",
 		3: "ABORTED",
 		4: "BROKEN",
+		5: "YIELDED",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -109,6 +111,7 @@ var (
 		"PAUSED":              2,
 		"ABORTED":             3,
 		"BROKEN":              4,
+		"YIELDED":             5,
 	}
 )
 
@@ -151,6 +154,7 @@ type Node struct {
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	JoinedUnixMs  int64                  `protobuf:"varint,9,opt,name=joined_unix_ms,json=joinedUnixMs,proto3" json:"joined_unix_ms,omitempty"`
 	Witness       bool                   `protobuf:"varint,10,opt,name=witness,proto3" json:"witness,omitempty"` // votes and never computes; voter is true as well
+	Drain         *Drain                 `protobuf:"bytes,11,opt,name=drain,proto3" json:"drain,omitempty"`      // it is to hand its work over and get none; absent: it may work
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +259,74 @@ func (x *Node) GetWitness() bool {
 	return false
 }
 
+func (x *Node) GetDrain() *Drain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// Drain is why a node hands its work over.
+type Drain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`                // in words
+	UnixMs        int64                  `protobuf:"varint,2,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"` // since when; set by Apply
+	Boot          string                 `protobuf:"bytes,3,opt,name=boot,proto3" json:"boot,omitempty"`                    // of the process that drained itself: its successor lifts it. Empty: somebody has to
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_proto_lorad_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Drain) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Drain) GetUnixMs() int64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+func (x *Drain) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
 // File is one content-addressed input of a run.
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -267,7 +339,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_proto_lorad_proto_msgTypes[1]
+	mi := &file_proto_lorad_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +351,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[1]
+	mi := &file_proto_lorad_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +364,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{1}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *File) GetName() string {
@@ -337,7 +409,7 @@ type Spec struct {
 
 func (x *Spec) Reset() {
 	*x = Spec{}
-	mi := &file_proto_lorad_proto_msgTypes[2]
+	mi := &file_proto_lorad_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -349,7 +421,7 @@ func (x *Spec) String() string {
 func (*Spec) ProtoMessage() {}
 
 func (x *Spec) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[2]
+	mi := &file_proto_lorad_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -362,7 +434,7 @@ func (x *Spec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Spec.ProtoReflect.Descriptor instead.
 func (*Spec) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{2}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Spec) GetRun() string {
@@ -463,7 +535,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_proto_lorad_proto_msgTypes[3]
+	mi := &file_proto_lorad_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +547,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[3]
+	mi := &file_proto_lorad_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +560,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{3}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Lease) GetGeneration() uint64 {
@@ -549,7 +621,7 @@ type StepRecord struct {
 
 func (x *StepRecord) Reset() {
 	*x = StepRecord{}
-	mi := &file_proto_lorad_proto_msgTypes[4]
+	mi := &file_proto_lorad_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +633,7 @@ func (x *StepRecord) String() string {
 func (*StepRecord) ProtoMessage() {}
 
 func (x *StepRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[4]
+	mi := &file_proto_lorad_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +646,7 @@ func (x *StepRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepRecord.ProtoReflect.Descriptor instead.
 func (*StepRecord) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{4}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StepRecord) GetStep() uint64 {
@@ -686,7 +758,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_proto_lorad_proto_msgTypes[5]
+	mi := &file_proto_lorad_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +770,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[5]
+	mi := &file_proto_lorad_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +783,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{5}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Checkpoint) GetStep() uint64 {
@@ -750,13 +822,14 @@ type Run struct {
 	Recoveries     uint64                 `protobuf:"varint,11,opt,name=recoveries,proto3" json:"recoveries,omitempty"` // generations after the first
 	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
 	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`              // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
+	Yielded        uint64                 `protobuf:"varint,14,opt,name=yielded,proto3" json:"yielded,omitempty"`       // the newest generation whose members stood still between two steps because one of them leaves
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_proto_lorad_proto_msgTypes[6]
+	mi := &file_proto_lorad_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -768,7 +841,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[6]
+	mi := &file_proto_lorad_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -781,7 +854,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{6}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Run) GetSpec() *Spec {
@@ -875,6 +948,13 @@ func (x *Run) GetHome() string {
 	return ""
 }
 
+func (x *Run) GetYielded() uint64 {
+	if x != nil {
+		return x.Yielded
+	}
+	return 0
+}
+
 // Trouble is what a member said when it gave a generation up.
 type Trouble struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -890,7 +970,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_proto_lorad_proto_msgTypes[7]
+	mi := &file_proto_lorad_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +982,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[7]
+	mi := &file_proto_lorad_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +995,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{7}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Trouble) GetGeneration() uint64 {
@@ -973,7 +1053,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1065,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1078,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Cluster) GetId() string {
@@ -1049,7 +1129,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1141,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1154,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Token) GetId() string {
@@ -1171,6 +1251,7 @@ type Command struct {
 	//	*Command_Report
 	//	*Command_PutCluster
 	//	*Command_RotateGossipKey
+	//	*Command_DrainNode
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1178,7 +1259,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1271,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1284,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Command) GetNowUnixMs() int64 {
@@ -1328,6 +1409,15 @@ func (x *Command) GetRotateGossipKey() *RotateGossipKey {
 	return nil
 }
 
+func (x *Command) GetDrainNode() *DrainNode {
+	if x != nil {
+		if x, ok := x.Do.(*Command_DrainNode); ok {
+			return x.DrainNode
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -1380,6 +1470,10 @@ type Command_RotateGossipKey struct {
 	RotateGossipKey *RotateGossipKey `protobuf:"bytes,13,opt,name=rotate_gossip_key,json=rotateGossipKey,proto3,oneof"`
 }
 
+type Command_DrainNode struct {
+	DrainNode *DrainNode `protobuf:"bytes,14,opt,name=drain_node,json=drainNode,proto3,oneof"`
+}
+
 func (*Command_PutNode) isCommand_Do() {}
 
 func (*Command_RemoveNode) isCommand_Do() {}
@@ -1404,6 +1498,8 @@ func (*Command_PutCluster) isCommand_Do() {}
 
 func (*Command_RotateGossipKey) isCommand_Do() {}
 
+func (*Command_DrainNode) isCommand_Do() {}
+
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1413,7 +1509,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1521,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1534,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1459,7 +1555,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1567,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1580,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1501,6 +1597,67 @@ func (x *RemoveNode) GetHeir() string {
 	return ""
 }
 
+// DrainNode takes a node's work away at the next step boundary, or with undo lets it have work again.
+type DrainNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Drain         *Drain                 `protobuf:"bytes,2,opt,name=drain,proto3" json:"drain,omitempty"`
+	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNode) Reset() {
+	*x = DrainNode{}
+	mi := &file_proto_lorad_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNode) ProtoMessage() {}
+
+func (x *DrainNode) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
+func (*DrainNode) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DrainNode) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DrainNode) GetDrain() *Drain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *DrainNode) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
 type PutToken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         *Token                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -1510,7 +1667,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1679,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1692,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutToken) GetToken() *Token {
@@ -1559,7 +1716,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1571,7 +1728,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1584,7 +1741,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UseToken) GetId() string {
@@ -1631,7 +1788,7 @@ type RemoveToken struct {
 
 func (x *RemoveToken) Reset() {
 	*x = RemoveToken{}
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1800,7 @@ func (x *RemoveToken) String() string {
 func (*RemoveToken) ProtoMessage() {}
 
 func (x *RemoveToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1813,7 @@ func (x *RemoveToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveToken.ProtoReflect.Descriptor instead.
 func (*RemoveToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveToken) GetId() string {
@@ -1675,7 +1832,7 @@ type SubmitRun struct {
 
 func (x *SubmitRun) Reset() {
 	*x = SubmitRun{}
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1844,7 @@ func (x *SubmitRun) String() string {
 func (*SubmitRun) ProtoMessage() {}
 
 func (x *SubmitRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1857,7 @@ func (x *SubmitRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRun.ProtoReflect.Descriptor instead.
 func (*SubmitRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SubmitRun) GetSpec() *Spec {
@@ -1721,7 +1878,7 @@ type StopRun struct {
 
 func (x *StopRun) Reset() {
 	*x = StopRun{}
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1890,7 @@ func (x *StopRun) String() string {
 func (*StopRun) ProtoMessage() {}
 
 func (x *StopRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1903,7 @@ func (x *StopRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRun.ProtoReflect.Descriptor instead.
 func (*StopRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StopRun) GetRun() string {
@@ -1779,7 +1936,7 @@ type ResumeRun struct {
 
 func (x *ResumeRun) Reset() {
 	*x = ResumeRun{}
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +1948,7 @@ func (x *ResumeRun) String() string {
 func (*ResumeRun) ProtoMessage() {}
 
 func (x *ResumeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +1961,7 @@ func (x *ResumeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRun.ProtoReflect.Descriptor instead.
 func (*ResumeRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResumeRun) GetRun() string {
@@ -1825,7 +1982,7 @@ type GrantLease struct {
 
 func (x *GrantLease) Reset() {
 	*x = GrantLease{}
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1994,7 @@ func (x *GrantLease) String() string {
 func (*GrantLease) ProtoMessage() {}
 
 func (x *GrantLease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2007,7 @@ func (x *GrantLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
 func (*GrantLease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GrantLease) GetRun() string {
@@ -1883,7 +2040,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2052,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2065,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -1928,7 +2085,7 @@ type RotateGossipKey struct {
 
 func (x *RotateGossipKey) Reset() {
 	*x = RotateGossipKey{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2097,7 @@ func (x *RotateGossipKey) String() string {
 func (*RotateGossipKey) ProtoMessage() {}
 
 func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2110,7 @@ func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
 func (*RotateGossipKey) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RotateGossipKey) GetKey() []byte {
@@ -1986,7 +2143,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2155,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2168,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2081,7 +2238,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2250,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2263,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2175,7 +2332,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2187,7 +2344,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2200,7 +2357,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2235,7 +2392,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2404,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2417,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Report) GetRun() string {
@@ -2334,7 +2491,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2346,7 +2503,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2359,7 +2516,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 type KeysReply struct {
@@ -2372,7 +2529,7 @@ type KeysReply struct {
 
 func (x *KeysReply) Reset() {
 	*x = KeysReply{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2541,7 @@ func (x *KeysReply) String() string {
 func (*KeysReply) ProtoMessage() {}
 
 func (x *KeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2554,7 @@ func (x *KeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
 func (*KeysReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KeysReply) GetGossipKey() []byte {
@@ -2428,7 +2585,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +2597,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +2610,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2506,7 +2663,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2675,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2688,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 type NodeStatus struct {
@@ -2548,7 +2705,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2560,7 +2717,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2573,7 +2730,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2631,7 +2788,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2800,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2813,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -2705,7 +2862,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2874,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2887,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -2765,7 +2922,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2934,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2947,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -2822,7 +2979,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2991,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +3004,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 type RunsReply struct {
@@ -2859,7 +3016,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2871,7 +3028,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2884,7 +3041,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -2903,7 +3060,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3072,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3085,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -2948,7 +3105,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3117,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3130,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -2999,7 +3156,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3168,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3181,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3044,7 +3201,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3213,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3226,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3096,7 +3253,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3265,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3278,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3151,7 +3308,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +3320,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +3333,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3227,7 +3384,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3239,7 +3396,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3252,7 +3409,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3298,7 +3455,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3467,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3480,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 type TokensReply struct {
@@ -3335,7 +3492,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3347,7 +3504,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3360,7 +3517,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3379,7 +3536,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3391,7 +3548,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3404,7 +3561,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3422,7 +3579,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3591,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3604,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 type RemoveNodeRequest struct {
@@ -3459,7 +3616,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3471,7 +3628,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3484,7 +3641,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3505,7 +3662,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3517,7 +3674,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3530,7 +3687,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3554,6 +3711,110 @@ func (x *RemoveNodeReply) GetHeir() string {
 	return ""
 }
 
+type DrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DrainRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DrainRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+type DrainReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainReply) Reset() {
+	*x = DrainReply{}
+	mi := &file_proto_lorad_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainReply) ProtoMessage() {}
+
+func (x *DrainReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
+func (*DrainReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *DrainReply) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 type AuditRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -3563,7 +3824,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3575,7 +3836,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3588,7 +3849,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3618,7 +3879,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3891,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3904,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3732,7 +3993,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3744,7 +4005,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3757,7 +4018,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -3777,7 +4038,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3789,7 +4050,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3802,7 +4063,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -3833,7 +4094,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3845,7 +4106,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3858,7 +4119,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -3918,7 +4179,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4191,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4204,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4003,7 +4264,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4015,7 +4276,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4028,7 +4289,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 type PingReply struct {
@@ -4041,7 +4302,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4053,7 +4314,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4066,7 +4327,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PingReply) GetId() string {
@@ -4093,7 +4354,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4105,7 +4366,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4118,7 +4379,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4145,7 +4406,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4157,7 +4418,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4170,7 +4431,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4196,7 +4457,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4208,7 +4469,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4221,7 +4482,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4235,7 +4496,7 @@ var File_proto_lorad_proto protoreflect.FileDescriptor
 
 const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
-	"\x11proto/lorad.proto\x12\blorad.v1\"\xff\x01\n" +
+	"\x11proto/lorad.proto\x12\blorad.v1\"\xa6\x02\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -4247,7 +4508,12 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aversion\x18\b \x01(\tR\aversion\x12$\n" +
 	"\x0ejoined_unix_ms\x18\t \x01(\x03R\fjoinedUnixMs\x12\x18\n" +
 	"\awitness\x18\n" +
-	" \x01(\bR\awitness\"F\n" +
+	" \x01(\bR\awitness\x12%\n" +
+	"\x05drain\x18\v \x01(\v2\x0f.lorad.v1.DrainR\x05drain\"L\n" +
+	"\x05Drain\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x17\n" +
+	"\aunix_ms\x18\x02 \x01(\x03R\x06unixMs\x12\x12\n" +
+	"\x04boot\x18\x03 \x01(\tR\x04boot\"F\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
@@ -4301,7 +4567,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xe3\x03\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xfd\x03\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -4318,7 +4584,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"recoveries\x18\v \x01(\x04R\n" +
 	"recoveries\x12+\n" +
 	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\x12\x12\n" +
-	"\x04home\x18\r \x01(\tR\x04home\"\xa2\x01\n" +
+	"\x04home\x18\r \x01(\tR\x04home\x12\x18\n" +
+	"\ayielded\x18\x0e \x01(\x04R\ayielded\"\xa2\x01\n" +
 	"\aTrouble\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -4347,7 +4614,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x0fcreated_unix_ms\x18\t \x01(\x03R\rcreatedUnixMs\x12\x12\n" +
 	"\x04uses\x18\n" +
 	" \x01(\rR\x04uses\x12\x17\n" +
-	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xbd\x05\n" +
+	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xf3\x05\n" +
 	"\aCommand\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12.\n" +
 	"\bput_node\x18\x02 \x01(\v2\x11.lorad.v1.PutNodeH\x00R\aputNode\x127\n" +
@@ -4367,14 +4634,20 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06report\x18\v \x01(\v2\x10.lorad.v1.ReportH\x00R\x06report\x127\n" +
 	"\vput_cluster\x18\f \x01(\v2\x14.lorad.v1.PutClusterH\x00R\n" +
 	"putCluster\x12G\n" +
-	"\x11rotate_gossip_key\x18\r \x01(\v2\x19.lorad.v1.RotateGossipKeyH\x00R\x0frotateGossipKeyB\x04\n" +
+	"\x11rotate_gossip_key\x18\r \x01(\v2\x19.lorad.v1.RotateGossipKeyH\x00R\x0frotateGossipKey\x124\n" +
+	"\n" +
+	"drain_node\x18\x0e \x01(\v2\x13.lorad.v1.DrainNodeH\x00R\tdrainNodeB\x04\n" +
 	"\x02do\"-\n" +
 	"\aPutNode\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"0\n" +
 	"\n" +
 	"RemoveNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04heir\x18\x02 \x01(\tR\x04heir\"1\n" +
+	"\x04heir\x18\x02 \x01(\tR\x04heir\"V\n" +
+	"\tDrainNode\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12%\n" +
+	"\x05drain\x18\x02 \x01(\v2\x0f.lorad.v1.DrainR\x05drain\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\"1\n" +
 	"\bPutToken\x12%\n" +
 	"\x05token\x18\x01 \x01(\v2\x0f.lorad.v1.TokenR\x05token\"\x98\x01\n" +
 	"\bUseToken\x12\x0e\n" +
@@ -4524,7 +4797,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
 	"moved_runs\x18\x02 \x03(\tR\tmovedRuns\x12\x12\n" +
-	"\x04heir\x18\x03 \x01(\tR\x04heir\" \n" +
+	"\x04heir\x18\x03 \x01(\tR\x04heir\"N\n" +
+	"\fDrainRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04undo\x18\x03 \x01(\bR\x04undo\"0\n" +
+	"\n" +
+	"DrainReply\x12\"\n" +
+	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\" \n" +
 	"\fAuditRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"\xb4\x02\n" +
 	"\n" +
@@ -4589,7 +4869,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\b\n" +
 	"\x04DONE\x10\x05\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x06*U\n" +
+	"\x06FAILED\x10\x06*b\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bFINISHED\x10\x01\x12\n" +
@@ -4597,7 +4877,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06PAUSED\x10\x02\x12\v\n" +
 	"\aABORTED\x10\x03\x12\n" +
 	"\n" +
-	"\x06BROKEN\x10\x042\x9f\x05\n" +
+	"\x06BROKEN\x10\x04\x12\v\n" +
+	"\aYIELDED\x10\x052\xd6\x05\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -4610,6 +4891,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\vRemoveToken\x12\x1c.lorad.v1.RemoveTokenRequest\x1a\x1a.lorad.v1.RemoveTokenReply\x12D\n" +
 	"\n" +
 	"RemoveNode\x12\x1b.lorad.v1.RemoveNodeRequest\x1a\x19.lorad.v1.RemoveNodeReply\x125\n" +
+	"\x05Drain\x12\x16.lorad.v1.DrainRequest\x1a\x14.lorad.v1.DrainReply\x125\n" +
 	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2t\n" +
 	"\fCoordination\x120\n" +
 	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply\x122\n" +
@@ -4636,163 +4918,173 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
 	(*Node)(nil),               // 2: lorad.v1.Node
-	(*File)(nil),               // 3: lorad.v1.File
-	(*Spec)(nil),               // 4: lorad.v1.Spec
-	(*Lease)(nil),              // 5: lorad.v1.Lease
-	(*StepRecord)(nil),         // 6: lorad.v1.StepRecord
-	(*Checkpoint)(nil),         // 7: lorad.v1.Checkpoint
-	(*Run)(nil),                // 8: lorad.v1.Run
-	(*Trouble)(nil),            // 9: lorad.v1.Trouble
-	(*Cluster)(nil),            // 10: lorad.v1.Cluster
-	(*Token)(nil),              // 11: lorad.v1.Token
-	(*Command)(nil),            // 12: lorad.v1.Command
-	(*PutNode)(nil),            // 13: lorad.v1.PutNode
-	(*RemoveNode)(nil),         // 14: lorad.v1.RemoveNode
-	(*PutToken)(nil),           // 15: lorad.v1.PutToken
-	(*UseToken)(nil),           // 16: lorad.v1.UseToken
-	(*RemoveToken)(nil),        // 17: lorad.v1.RemoveToken
-	(*SubmitRun)(nil),          // 18: lorad.v1.SubmitRun
-	(*StopRun)(nil),            // 19: lorad.v1.StopRun
-	(*ResumeRun)(nil),          // 20: lorad.v1.ResumeRun
-	(*GrantLease)(nil),         // 21: lorad.v1.GrantLease
-	(*PutCluster)(nil),         // 22: lorad.v1.PutCluster
-	(*RotateGossipKey)(nil),    // 23: lorad.v1.RotateGossipKey
-	(*Snapshot)(nil),           // 24: lorad.v1.Snapshot
-	(*Recovery)(nil),           // 25: lorad.v1.Recovery
-	(*RunAt)(nil),              // 26: lorad.v1.RunAt
-	(*Report)(nil),             // 27: lorad.v1.Report
-	(*KeysRequest)(nil),        // 28: lorad.v1.KeysRequest
-	(*KeysReply)(nil),          // 29: lorad.v1.KeysReply
-	(*ApplyReply)(nil),         // 30: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 31: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 32: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 33: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 34: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 35: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 36: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 37: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 38: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 39: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 40: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 41: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 42: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 43: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 44: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 45: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 46: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 47: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 48: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 49: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 50: lorad.v1.RemoveNodeReply
-	(*AuditRequest)(nil),       // 51: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 52: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 53: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 54: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 55: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 56: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 57: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 58: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 59: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 60: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 61: lorad.v1.Chunk
+	(*Drain)(nil),              // 3: lorad.v1.Drain
+	(*File)(nil),               // 4: lorad.v1.File
+	(*Spec)(nil),               // 5: lorad.v1.Spec
+	(*Lease)(nil),              // 6: lorad.v1.Lease
+	(*StepRecord)(nil),         // 7: lorad.v1.StepRecord
+	(*Checkpoint)(nil),         // 8: lorad.v1.Checkpoint
+	(*Run)(nil),                // 9: lorad.v1.Run
+	(*Trouble)(nil),            // 10: lorad.v1.Trouble
+	(*Cluster)(nil),            // 11: lorad.v1.Cluster
+	(*Token)(nil),              // 12: lorad.v1.Token
+	(*Command)(nil),            // 13: lorad.v1.Command
+	(*PutNode)(nil),            // 14: lorad.v1.PutNode
+	(*RemoveNode)(nil),         // 15: lorad.v1.RemoveNode
+	(*DrainNode)(nil),          // 16: lorad.v1.DrainNode
+	(*PutToken)(nil),           // 17: lorad.v1.PutToken
+	(*UseToken)(nil),           // 18: lorad.v1.UseToken
+	(*RemoveToken)(nil),        // 19: lorad.v1.RemoveToken
+	(*SubmitRun)(nil),          // 20: lorad.v1.SubmitRun
+	(*StopRun)(nil),            // 21: lorad.v1.StopRun
+	(*ResumeRun)(nil),          // 22: lorad.v1.ResumeRun
+	(*GrantLease)(nil),         // 23: lorad.v1.GrantLease
+	(*PutCluster)(nil),         // 24: lorad.v1.PutCluster
+	(*RotateGossipKey)(nil),    // 25: lorad.v1.RotateGossipKey
+	(*Snapshot)(nil),           // 26: lorad.v1.Snapshot
+	(*Recovery)(nil),           // 27: lorad.v1.Recovery
+	(*RunAt)(nil),              // 28: lorad.v1.RunAt
+	(*Report)(nil),             // 29: lorad.v1.Report
+	(*KeysRequest)(nil),        // 30: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 31: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 32: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 33: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 34: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 35: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 36: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 37: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 38: lorad.v1.RunsRequest
+	(*RunsReply)(nil),          // 39: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 40: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 41: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 42: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 43: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 44: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 45: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 46: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 47: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 48: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 49: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 50: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 51: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 52: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 53: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 54: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 55: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 56: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 57: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 58: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 59: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 60: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 61: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 62: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 63: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 64: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 65: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
-	3,  // 0: lorad.v1.Spec.files:type_name -> lorad.v1.File
-	4,  // 1: lorad.v1.Run.spec:type_name -> lorad.v1.Spec
-	0,  // 2: lorad.v1.Run.phase:type_name -> lorad.v1.Phase
-	5,  // 3: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
-	6,  // 4: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
-	7,  // 5: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
-	9,  // 6: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
-	13, // 7: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
-	14, // 8: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
-	15, // 9: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
-	16, // 10: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
-	17, // 11: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
-	18, // 12: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
-	19, // 13: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
-	20, // 14: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
-	21, // 15: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	27, // 16: lorad.v1.Command.report:type_name -> lorad.v1.Report
-	22, // 17: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
-	23, // 18: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
-	2,  // 19: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	11, // 20: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 21: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	4,  // 22: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	5,  // 23: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	10, // 24: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
-	10, // 25: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
-	2,  // 26: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
-	11, // 27: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
-	8,  // 28: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	25, // 29: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	2,  // 30: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 31: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	26, // 32: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	6,  // 33: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	7,  // 34: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 35: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 36: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 37: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	32, // 38: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	25, // 39: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	8,  // 40: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	8,  // 41: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	8,  // 42: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	8,  // 43: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	6,  // 44: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	11, // 45: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 46: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 47: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 48: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 49: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	31, // 50: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	34, // 51: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	36, // 52: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	38, // 53: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	39, // 54: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	41, // 55: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	43, // 56: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	45, // 57: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	47, // 58: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	49, // 59: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	51, // 60: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	12, // 61: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	28, // 62: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	55, // 63: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	53, // 64: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	57, // 65: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	59, // 66: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	60, // 67: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	33, // 68: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	35, // 69: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	37, // 70: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	8,  // 71: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	40, // 72: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	42, // 73: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	44, // 74: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	46, // 75: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	48, // 76: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	50, // 77: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	52, // 78: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	30, // 79: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	29, // 80: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	56, // 81: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	54, // 82: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	58, // 83: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	61, // 84: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	61, // 85: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	68, // [68:86] is the sub-list for method output_type
-	50, // [50:68] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
+	4,  // 1: lorad.v1.Spec.files:type_name -> lorad.v1.File
+	5,  // 2: lorad.v1.Run.spec:type_name -> lorad.v1.Spec
+	0,  // 3: lorad.v1.Run.phase:type_name -> lorad.v1.Phase
+	6,  // 4: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
+	7,  // 5: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
+	8,  // 6: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
+	10, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
+	14, // 8: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
+	15, // 9: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
+	17, // 10: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
+	18, // 11: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
+	19, // 12: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
+	20, // 13: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
+	21, // 14: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
+	22, // 15: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
+	23, // 16: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
+	29, // 17: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	24, // 18: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
+	25, // 19: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
+	16, // 20: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
+	2,  // 21: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	3,  // 22: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
+	12, // 23: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 24: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	5,  // 25: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	6,  // 26: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	11, // 27: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	11, // 28: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 29: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	12, // 30: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	9,  // 31: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	27, // 32: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	2,  // 33: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 34: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	28, // 35: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	7,  // 36: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	8,  // 37: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 38: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 39: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 40: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	34, // 41: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	27, // 42: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 43: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 44: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 45: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 46: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 47: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	12, // 48: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 49: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 50: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 51: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 52: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 53: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	33, // 54: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	36, // 55: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	38, // 56: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	40, // 57: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	41, // 58: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	43, // 59: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	45, // 60: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	47, // 61: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	49, // 62: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	51, // 63: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	53, // 64: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	55, // 65: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	13, // 66: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	30, // 67: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	59, // 68: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	57, // 69: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	61, // 70: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	63, // 71: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	64, // 72: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	35, // 73: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	37, // 74: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	39, // 75: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 76: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	42, // 77: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	44, // 78: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	46, // 79: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	48, // 80: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	50, // 81: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	52, // 82: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	54, // 83: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	56, // 84: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	32, // 85: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	31, // 86: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	60, // 87: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	58, // 88: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	62, // 89: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	65, // 90: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	65, // 91: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	73, // [73:92] is the sub-list for method output_type
+	54, // [54:73] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -4800,7 +5092,7 @@ func file_proto_lorad_proto_init() {
 	if File_proto_lorad_proto != nil {
 		return
 	}
-	file_proto_lorad_proto_msgTypes[10].OneofWrappers = []any{
+	file_proto_lorad_proto_msgTypes[11].OneofWrappers = []any{
 		(*Command_PutNode)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_PutToken)(nil),
@@ -4813,6 +5105,7 @@ func file_proto_lorad_proto_init() {
 		(*Command_Report)(nil),
 		(*Command_PutCluster)(nil),
 		(*Command_RotateGossipKey)(nil),
+		(*Command_DrainNode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4820,7 +5113,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   60,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -31,6 +31,7 @@ const (
 	Control_Tokens_FullMethodName      = "/lorad.v1.Control/Tokens"
 	Control_RemoveToken_FullMethodName = "/lorad.v1.Control/RemoveToken"
 	Control_RemoveNode_FullMethodName  = "/lorad.v1.Control/RemoveNode"
+	Control_Drain_FullMethodName       = "/lorad.v1.Control/Drain"
 	Control_Audit_FullMethodName       = "/lorad.v1.Control/Audit"
 )
 
@@ -48,6 +49,7 @@ type ControlClient interface {
 	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensReply, error)
 	RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenReply, error)
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeReply, error)
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error)
 	Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error)
 }
 
@@ -168,6 +170,16 @@ func (c *controlClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, o
 	return out, nil
 }
 
+func (c *controlClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainReply)
+	err := c.cc.Invoke(ctx, Control_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) Audit(ctx context.Context, in *AuditRequest, opts ...grpc.CallOption) (*AuditReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AuditReply)
@@ -192,6 +204,7 @@ type ControlServer interface {
 	Tokens(context.Context, *TokensRequest) (*TokensReply, error)
 	RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenReply, error)
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeReply, error)
+	Drain(context.Context, *DrainRequest) (*DrainReply, error)
 	Audit(context.Context, *AuditRequest) (*AuditReply, error)
 	mustEmbedUnimplementedControlServer()
 }
@@ -232,6 +245,9 @@ func (UnimplementedControlServer) RemoveToken(context.Context, *RemoveTokenReque
 }
 func (UnimplementedControlServer) RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
+func (UnimplementedControlServer) Drain(context.Context, *DrainRequest) (*DrainReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedControlServer) Audit(context.Context, *AuditRequest) (*AuditReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Audit not implemented")
@@ -430,6 +446,24 @@ func _Control_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_Audit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AuditRequest)
 	if err := dec(in); err != nil {
@@ -490,6 +524,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveNode",
 			Handler:    _Control_RemoveNode_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Control_Drain_Handler,
 		},
 		{
 			MethodName: "Audit",

@@ -29,6 +29,7 @@ type cli struct {
 	Nodes    nodesCmd    `cmd:"" help:"List the nodes of the cluster."`
 	Node     nodeCmd     `cmd:"" help:"Remove a node from the cluster."`
 	Recover  recoverCmd  `cmd:"" help:"Go on alone when the majority of voters is lost for good."`
+	Drain    drainCmd    `cmd:"" help:"Have a node hand its work over at the end of the step, or let it work again."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens, for nodes that are to join and for people."`
 	Prepare  prepareCmd  `cmd:"" help:"Show what the model will see of a job's data, and what is wrong with it."`
 	Train    trainCmd    `cmd:"" help:"Train what a job file says, on the cluster or, without one, on this machine alone."`

@@ -26,6 +26,7 @@ type nodeView struct {
 	Cores       uint32   `json:"cores"`
 	MemoryBytes uint64   `json:"memory_bytes"`
 	Version     string   `json:"version"`
+	Draining    string   `json:"draining,omitempty"` // why it hands its work over and gets none
 	Runs        []string `json:"runs"`
 }
 
@@ -44,7 +45,7 @@ func (nodesCmd) Run(a *app) error {
 		n := s.Node
 		views = append(views, nodeView{
 			ID: n.Id, Name: n.Name, Addr: n.Addr, Alive: s.Alive, Leader: s.Leader, Self: s.Self, Role: role(s),
-			Voter: s.Votes, Witness: n.Witness,
+			Voter: s.Votes, Witness: n.Witness, Draining: n.GetDrain().GetReason(),
 			Engine: n.Engine, Cores: n.Cores, MemoryBytes: n.MemoryBytes, Version: n.Version, Runs: append([]string{}, s.Runs...),
 		})
 	}
@@ -68,10 +69,13 @@ func mark(self bool) string {
 }
 
 func state(v nodeView) string {
-	if v.Alive {
-		return "up"
+	switch {
+	case !v.Alive:
+		return "down"
+	case v.Draining != "":
+		return "draining"
 	}
-	return "down"
+	return "up"
 }
 
 // role is what a node is in the cluster. A standby may vote and does not, because enough others do.

@@ -17,10 +17,11 @@ const tokenEnv = "LORAD_TOKEN"
 
 // daemonFlags are common to lorad up and lorad join.
 type daemonFlags struct {
-	Name             string `help:"Name of this node (default: the host name)."`
-	Bind             string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
-	Advertise        string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
-	Threads          int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
+	Name      string `help:"Name of this node (default: the host name)."`
+	Bind      string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
+	Advertise string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
+	Threads   int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
+	drainFlags
 	DialFrom         net.IP `hidden:"" help:"Address that connections to other nodes come from (default: the system chooses)."`
 	UntilStdinCloses bool   `hidden:"" help:"End when standard input closes: for programs that start a node as a child."`
 }
@@ -38,7 +39,7 @@ type upCmd struct {
 func (u upCmd) Run(a *app) error {
 	cfg := u.config(a)
 	cfg.Bootstrap = true
-	return serve(a, cfg, u.UntilStdinCloses, func(c *client) error {
+	return serve(a, cfg, u.daemonFlags, func(c *client) error {
 		ctx, cancel := context.WithTimeout(a.ctx, readyTimeout)
 		defer cancel()
 		t, err := c.CreateToken(ctx, &proto.CreateTokenRequest{Uses: u.TokenUses, TtlMs: u.TokenTTL.Milliseconds(), Voter: true})
@@ -82,7 +83,7 @@ func (j joinCmd) Run(a *app) error {
 	}
 	cfg := j.config(a)
 	cfg.Join, cfg.Token, cfg.Witness = j.Addr, j.Token, j.Witness
-	return serve(a, cfg, j.UntilStdinCloses, func(c *client) error {
+	return serve(a, cfg, j.daemonFlags, func(c *client) error {
 		reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
 		if err != nil {
 			return err
@@ -99,8 +100,9 @@ func (j joinCmd) Run(a *app) error {
 	})
 }
 
-// serve runs a node until it is told to stop.
-func serve(a *app, cfg daemonConfig, untilStdinCloses bool, announce func(*client) error) error {
+// serve runs a node until it is told to stop. It hands its work over before it ends, unless the program that started it
+// is gone.
+func serve(a *app, cfg daemonConfig, f daemonFlags, announce func(*client) error) error {
 	d, err := startDaemon(a.ctx, cfg)
 	if err != nil {
 		return err
@@ -116,12 +118,16 @@ func serve(a *app, cfg daemonConfig, untilStdinCloses bool, announce func(*clien
 		return err
 	}
 	ended := make(chan struct{})
-	if untilStdinCloses {
+	if f.UntilStdinCloses {
 		go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
+	}
+	if f.PreemptCmd != "" {
+		go d.watchPreemption(a.ctx, f.PreemptCmd)
 	}
 	select {
 	case <-a.ctx.Done():
 		fmt.Fprintln(os.Stderr, "stopping")
+		d.leave(f.DrainTimeout)
 	case <-ended:
 	case <-d.coordinator.CastOut():
 		return &exitError{exitDenied, d.coordinator.Outcast()}

@@ -114,7 +114,7 @@ func (p planner) start(busy string) Decision {
 	}
 	members := p.order(p.eligible())
 	if !p.provided(members) {
-		return wait("waits for a node that has its inputs: %s", p.names(p.providers()))
+		return p.unprovided()
 	}
 	if p.run.Lease != nil {
 		return p.grant(members, "goes on with %s", p.names(members))
@@ -129,10 +129,10 @@ func (p planner) stopping() Decision {
 	if p.written() && !slices.Contains(l.Members, p.run.HomeNode()) {
 		return p.settle("stopped: all steps are done, and its home node %s is away", p.name(p.run.HomeNode()))
 	}
-	if p.dead(l.Members) == "" && !p.broken() {
+	if p.dead(l.Members) == "" && !p.broken() && !p.yielded() {
 		return p.renew()
 	}
-	rest := p.staying()
+	rest := p.relieved(p.staying())
 	if len(rest) == 0 {
 		return p.settle("stopped: no member is alive to write another checkpoint")
 	}
@@ -150,15 +150,17 @@ func (p planner) settle(format string, args ...any) Decision {
 
 func (p planner) running() Decision {
 	l := p.run.Lease
-	members := p.order(p.eligible())
+	members := p.order(p.handOver(p.eligible()))
 	dead := p.dead(l.Members)
 	switch {
 	case !p.provided(members):
-		return wait("waits for a node that has its inputs: %s", p.names(p.providers()))
-	case dead == "" && !p.broken():
+		return p.unprovided()
+	case dead == "" && !p.broken() && !p.yielded():
 		return p.undisturbed(members)
 	case dead != "":
 		return p.grant(members, "node %s is gone; goes on with %s", p.name(dead), p.names(members))
+	case p.yielded():
+		return p.grant(members, "%s; goes on with %s", p.leaver(), p.names(members))
 	}
 	if w := p.backoff(); w > 0 {
 		return wait("tries again in %d ms: %s", w, p.trouble())
@@ -170,7 +172,7 @@ func (p planner) running() Decision {
 func (p planner) undisturbed(members []string) Decision {
 	fresh := without(members, p.run.Lease.Members)
 	whole := len(without(p.run.Lease.Members, members)) == 0 // newcomers must not drive a member out
-	if whole && len(fresh) > 0 && p.mayJoin(fresh) {
+	if whole && len(fresh) > 0 && !p.leaving() && p.mayJoin(fresh) {
 		return p.grant(members, "%s joins; goes on with %s", p.names(fresh), p.names(members))
 	}
 	return p.renew()
@@ -310,7 +312,7 @@ func (p planner) eligible() []string {
 	var ids []string
 	for _, n := range p.view.Nodes {
 		same := n.Version == version || p.finishing()
-		if p.alive(n.Id) && same && !n.Witness && !p.shunned(n.Id) {
+		if p.alive(n.Id) && same && !n.Witness && !p.excused(n.Id) && !p.shunned(n.Id) {
 			ids = append(ids, n.Id)
 		}
 	}
@@ -339,9 +341,12 @@ func (p planner) providers() []string {
 	return p.order(append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode()))
 }
 
-// provided reports whether at least one of the members has the inputs, to work with and to hand to the others.
+// provided reports whether at least one of the members has the inputs, to work with and to hand to the others, or a
+// live node that drains: it still hands out what it has.
 func (p planner) provided(members []string) bool {
-	return len(without(members, p.providers())) < len(members)
+	has := p.providers()
+	gives := func(id string) bool { return slices.Contains(members, id) || p.alive(id) && p.drains(id) }
+	return len(members) > 0 && slices.ContainsFunc(has, gives)
 }
 
 // order puts members in ring order: those of the last lease as they were, then the home node, then the rest by id.

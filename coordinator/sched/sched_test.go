@@ -32,13 +32,13 @@ func TestDecisionsHoldAndSettle(t *testing.T) {
 func (w *world) anything(t *rapid.T) {
 	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
 	r := w.m.Run(rapid.SampledFrom([]string{"r", "s"}).Draw(t, "run"))
-	verb := rapid.SampledFrom([]string{"wait", "alive", "dead", "unknown", "steps", "steps", "abort", "pause", "finish", "stop", "resume"}).Draw(t, "event")
+	verb := rapid.SampledFrom([]string{"wait", "alive", "dead", "unknown", "steps", "steps", "abort", "pause", "finish", "stop", "resume", "drain", "undrain", "yield"}).Draw(t, "event")
 	p := &proto.Report{Run: r.Spec.Run, Node: id, Generation: r.Lease.GetGeneration()}
 	switch verb {
 	case "wait":
 		w.now += int64(rapid.SampledFrom([]int{1, 300, 2500, 40000}).Draw(t, "ms"))
 		return
-	case "alive", "dead", "unknown":
+	case "alive", "dead", "unknown", "drain", "undrain":
 		w.do("", verb, []string{id})
 		return
 	case "stop", "resume":
@@ -50,6 +50,8 @@ func (w *world) anything(t *rapid.T) {
 		p.Steps = w.upTo(p.Run, min(r.Step+uint64(rapid.IntRange(1, 60).Draw(t, "n")), r.Lease.GetUntil()-1), uint64(rapid.IntRange(0, 3000).Draw(t, "ms")))
 	case "abort":
 		p.Outcome, p.Suspect = proto.Outcome_ABORTED, rapid.SampledFrom([]string{"a", "b", "c", ""}).Draw(t, "suspect")
+	case "yield":
+		p.Outcome = proto.Outcome_YIELDED
 	case "pause":
 		p.Outcome = proto.Outcome_PAUSED
 	case "finish":

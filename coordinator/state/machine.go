@@ -51,6 +51,8 @@ func (m *Machine) Apply(c *proto.Command) (Result, error) {
 		return m.putNode(do.PutNode.GetNode(), now)
 	case *proto.Command_RemoveNode:
 		return m.removeNode(do.RemoveNode, now)
+	case *proto.Command_DrainNode:
+		return m.drainNode(do.DrainNode, now)
 	case *proto.Command_PutToken:
 		return m.putToken(do.PutToken.GetToken(), now)
 	case *proto.Command_UseToken:
@@ -117,14 +119,12 @@ func (m *Machine) admit(n *proto.Node, now int64) (*proto.Node, error) {
 	if m.Removed(n.Id) {
 		return nil, refuse(Illegal, "put", "node "+n.Id, "it was removed from the cluster: join again with a token and an empty state directory")
 	}
-	joined := now
+	fresh := recorded(n)
+	fresh.Name, fresh.JoinedUnixMs, fresh.Drain = m.freeName(n), now, nil
 	if old := m.nodes[n.Id]; old != nil {
-		joined = old.JoinedUnixMs
+		fresh.JoinedUnixMs, fresh.Drain = old.JoinedUnixMs, old.Drain
 	}
-	return &proto.Node{
-		Id: n.Id, Name: m.freeName(n), Addr: n.Addr, Voter: n.Voter, Witness: n.Witness, Cores: n.Cores, MemoryBytes: n.MemoryBytes,
-		Engine: n.Engine, Version: n.Version, JoinedUnixMs: joined,
-	}, nil
+	return fresh, nil
 }
 
 // freeName is the name the node asks for, or that name with the first number that makes it unique: three nodes on

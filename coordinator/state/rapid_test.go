@@ -36,6 +36,9 @@ func anyCommand(t *rapid.T) *proto.Command {
 		c.Do = &proto.Command_GrantLease{GrantLease: &proto.GrantLease{Run: run.Draw(t, "run"), Lease: &proto.Lease{
 			Generation: small.Draw(t, "gen") % 5, Members: members, From: small.Draw(t, "from"), Until: small.Draw(t, "until")}}}
 	case 10:
+		why := &proto.Drain{Reason: "so", Boot: rapid.SampledFrom([]string{"", "p1"}).Draw(t, "boot")}
+		c.Do = &proto.Command_DrainNode{DrainNode: &proto.DrainNode{Id: node.Draw(t, "node"), Drain: why, Undo: rapid.Bool().Draw(t, "undo")}}
+	case 11:
 		c.Do = nil
 	default:
 		c.Do = &proto.Command_Report{Report: anyReport(t, run.Draw(t, "run"), node.Draw(t, "node"))}
@@ -48,7 +51,7 @@ func anyReport(t *rapid.T, run, node string) *proto.Report {
 	from := small.Draw(t, "first")
 	p := &proto.Report{
 		Run: run, Node: node, Generation: small.Draw(t, "gen") % 5, Steps: steps(from, from+small.Draw(t, "n")),
-		Outcome: proto.Outcome(rapid.IntRange(0, 5).Draw(t, "outcome")), AdapterSha256: sum(1), Suspect: "b",
+		Outcome: proto.Outcome(rapid.IntRange(0, 6).Draw(t, "outcome")), AdapterSha256: sum(1), Suspect: "b",
 	}
 	if rapid.IntRange(0, 20).Draw(t, "wrong") == 0 {
 		for _, s := range p.Steps {

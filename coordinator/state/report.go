@@ -179,6 +179,8 @@ func (in *intake) outcome() {
 		move(r, proto.Phase_STOPPED, why, in.now)
 	case proto.Outcome_ABORTED:
 		in.aborted(detail)
+	case proto.Outcome_YIELDED:
+		r.Yielded = p.Generation
 	case proto.Outcome_BROKEN:
 		move(r, proto.Phase_FAILED, fmt.Sprintf("node %s: %s", p.Node, detail), in.now)
 	}

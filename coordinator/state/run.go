@@ -50,7 +50,7 @@ func mutable(r *proto.Run) *proto.Run {
 	return &proto.Run{
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
-		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Home: r.Home,
+		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, Home: r.Home,
 	}
 }
 

@@ -59,6 +59,9 @@ func (c *checks) applied(n *node, cmd *proto.Command, res state.Result, err erro
 	if g := cmd.GetGrantLease(); g != nil && err == nil {
 		if res.Run.Lease.GrantedUnixMs == cmd.NowUnixMs {
 			c.w.out.Grants++
+			if y := res.Run.Yielded; y != 0 && y+1 == res.Run.Lease.Generation {
+				c.w.out.Yields++
+			}
 		}
 		c.w.note("log", "entry %d: %s generation %d %v [%d,%d)", n.applied, g.Run, g.Lease.Generation, g.Lease.Members, g.Lease.From, g.Lease.Until)
 	}
@@ -218,6 +221,9 @@ func (c *checks) final() {
 	for _, u := range c.w.users {
 		r := c.w.log.leader.machine.Run(u.run)
 		steps := u.life.plan.Steps
+		for done := range steps {
+			c.w.out.Owed += uint64(len(u.life.plan.Work(done)))
+		}
 		if r.Step != steps || !bytes.Equal(r.AdapterSha256, digest(replica{steps, u.life.states[steps]})) {
 			c.w.fail("%s ended at step %d of %d with another adapter", u.run, r.Step, steps)
 		}

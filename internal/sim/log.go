@@ -312,6 +312,8 @@ func kindOf(c *proto.Command) string {
 		return "stop"
 	case *proto.Command_ResumeRun:
 		return "resume"
+	case *proto.Command_DrainNode:
+		return "drain"
 	case *proto.Command_SubmitRun:
 		return "submit"
 	}

@@ -34,6 +34,7 @@ var faults = []fault{
 	{"power cut", (*nemesis).powerCut},
 	{"false alarm", (*nemesis).slander},
 	{"user", (*nemesis).meddle},
+	{"drain", (*nemesis).drain},
 }
 
 // grace is how long runs may take after the last fault, besides their work.
@@ -46,7 +47,9 @@ func (m *nemesis) begin(w *World) {
 		m.until = w.rng.span(5*second, 150*second)
 	}
 	m.kinds = faults
-	if w.rng.percent(40) { // a life of few kinds of trouble, which may go deeper
+	if w.cfg.Drain {
+		m.kinds = []fault{{"drain", (*nemesis).drain}}
+	} else if w.rng.percent(40) { // a life of few kinds of trouble, which may go deeper
 		m.kinds = []fault{pick(&w.rng, faults), pick(&w.rng, faults)}
 	}
 	m.deadline = m.until + grace
@@ -85,13 +88,33 @@ func (m *nemesis) mend() {
 	m.resume()
 }
 
+// resume sees to it that nothing stays stopped or drained because somebody wanted it so.
 func (m *nemesis) resume() {
+	for _, n := range m.w.nodes {
+		m.ask(n, true)
+	}
 	for _, u := range m.w.users {
 		if u.w.checks.phases[u.run] == proto.Phase_STOPPED {
 			u.meddle(true)
 		}
 	}
 	m.w.after(10*second, m.resume)
+}
+
+// drain has somebody drain a node, and later let it work again.
+func (m *nemesis) drain() {
+	n := m.victim()
+	m.ask(n, false)
+	m.w.after(m.later(), func() { m.ask(n, true) })
+}
+
+// ask has any node pass on what somebody wants of n.
+func (m *nemesis) ask(n *node, undo bool) {
+	at := m.victim()
+	if at.up && !at.frozen && (!undo || at.machine.Node(n.id).GetDrain() != nil) {
+		c := &proto.Command{Do: &proto.Command_DrainNode{DrainNode: &proto.DrainNode{Id: n.id, Drain: &proto.Drain{Reason: "a fault"}, Undo: undo}}}
+		m.w.users[0].command(at, c, func() {})
+	}
 }
 
 func (m *nemesis) victim() *node { return pick(&m.w.rng, m.w.nodes) }

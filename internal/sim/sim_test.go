@@ -51,6 +51,7 @@ func (a *tally) add(o Outcome) {
 	}
 	a.Committed, a.Made, a.Events, a.Virtual = a.Committed+o.Committed, a.Made+o.Made, a.Events+o.Events, a.Virtual+o.Virtual
 	a.Sums, a.Lost, a.Grants, a.Snapshots = a.Sums+o.Sums, a.Lost+o.Lost, a.Grants+o.Grants, a.Snapshots+o.Snapshots
+	a.Yields += o.Yields
 	if a.Faults == nil {
 		a.Faults = map[string]int{}
 	}
@@ -60,8 +61,8 @@ func (a *tally) add(o Outcome) {
 }
 
 func (a *tally) log(t *testing.T) {
-	t.Logf("%d lives, %d failed: %d steps committed (%d made by members), %d events, %.1f h of virtual time, %d generations, %d replicas restored from a snapshot, %d sums that only some members got",
-		a.lives, a.failed, a.Committed, a.Made, a.Events, float64(a.Virtual)/float64(3600*second), a.Grants, a.Snapshots, a.Lost)
+	t.Logf("%d lives, %d failed: %d steps committed (%d made by members), %d events, %.1f h of virtual time, %d generations (%d left between two steps), %d replicas restored from a snapshot, %d sums that only some members got",
+		a.lives, a.failed, a.Committed, a.Made, a.Events, float64(a.Virtual)/float64(3600*second), a.Grants, a.Yields, a.Snapshots, a.Lost)
 	for _, k := range slices.Sorted(maps.Keys(a.Faults)) {
 		t.Logf("%8d x %s", a.Faults[k], k)
 	}
@@ -135,6 +136,21 @@ func TestCalm(t *testing.T) {
 		if out.Made > out.Committed*uint64(out.Nodes) || out.Aborts != 0 {
 			t.Errorf("seed %d: %d steps made for %d by %d nodes, %d generations given up", out.Seed, out.Made, out.Committed, out.Nodes, out.Aborts)
 		}
+	}
+}
+
+// TestDrainsCostNothing: however often nodes hand their work over and take it up again, no gradient is computed twice.
+func TestDrainsCostNothing(t *testing.T) {
+	var all tally
+	for seed := range uint64(40) {
+		out := live(t, Config{Seed: seed + 1, Drain: true})
+		if out.Computed != out.Owed {
+			t.Errorf("seed %d: %d gradients for %d micro-batches", out.Seed, out.Computed, out.Owed)
+		}
+		all.Yields += out.Yields
+	}
+	if all.Yields < 40 {
+		t.Errorf("nodes left %d times only", all.Yields)
 	}
 }
 

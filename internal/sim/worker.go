@@ -151,7 +151,11 @@ func (k *worker) hear() []step.Action {
 		out = k.machine.Handle(step.StopWanted{})
 	}
 	k.heard = step.Lease{Generation: l.Generation, Members: l.Members, Until: l.Until}
-	return append(out, k.machine.Handle(step.Leased{Lease: k.heard})...)
+	out = append(out, k.machine.Handle(step.Leased{Lease: k.heard})...)
+	if k.n.machine.Node(k.n.id).GetDrain() != nil {
+		out = append(out, k.machine.Handle(step.LeaveWanted{})...)
+	}
+	return out
 }
 
 func (k *worker) cancel() {
@@ -182,6 +186,9 @@ func (k *worker) perform(actions []step.Action) {
 			k.n.w.note(k.n.id, "%s: gives generation %d up, suspects %q: %s", k.id, a.Generation, a.Suspect, a.Detail)
 			k.reports.flush()
 			k.report(&proto.Report{Generation: a.Generation, Outcome: proto.Outcome_ABORTED, Suspect: a.Suspect, Detail: a.Detail}, nil)
+		case step.ReportYielded:
+			k.n.w.note(k.n.id, "%s: generation %d stands between two steps", k.id, a.Generation)
+			k.yielded(a)
 		case step.ReportBroken:
 			k.broken(a.Detail)
 		default:
@@ -192,6 +199,16 @@ func (k *worker) perform(actions []step.Action) {
 		k.ending = true
 		k.end(k.lease.Generation)
 	}
+}
+
+// yielded is node's.
+func (k *worker) yielded(a step.ReportYielded) {
+	steps := slices.Clone(k.reports.pending[:min(len(k.reports.pending), reportMost)])
+	k.report(&proto.Report{Generation: a.Generation, Outcome: proto.Outcome_YIELDED, Steps: steps}, func(err error) {
+		if err != nil {
+			k.report(&proto.Report{Generation: a.Generation, Outcome: proto.Outcome_YIELDED}, nil)
+		}
+	})
 }
 
 // broken tells the coordinator that the run cannot go on here. The invariants allow no run to fail: what is reported
@@ -286,6 +303,7 @@ func (k *worker) bug() Bug { return k.n.w.cfg.Bug }
 
 func (k *worker) compute(a step.Compute, took int64) step.Event {
 	k.n.w.checks.computes(k, a)
+	k.n.w.out.Computed++
 	k.took = maps.Clone(k.took) // a sum may still be reading it
 	k.took[a.Micro] = took
 	k.accum = append(k.accum[:len(k.accum):len(k.accum)], part{a.Done, a.Micro})

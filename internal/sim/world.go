@@ -17,6 +17,7 @@ const (
 type Config struct {
 	Seed  uint64
 	Calm  bool // no faults
+	Drain bool // no faults but nodes that hand their work over and take it up again
 	Bug   Bug  // what the shell does wrong on purpose
 	Whole bool // keep the whole trace, not only its end
 }
@@ -30,6 +31,9 @@ type Outcome struct {
 	Events    uint64
 	Virtual   int64 // microseconds
 	Faults    map[string]int
+	Computed  uint64 // gradients of micro-batches, by all members, repeated ones included
+	Owed      uint64 // micro-batches in the committed steps
+	Yields    uint64 // generations that ended between two steps
 	Sums      uint64 // complete sums of gradients
 	Lost      uint64 // members that did not get a sum which another member got
 	Grants    uint64 // generations

@@ -5,6 +5,7 @@ import "slices"
 // How fast measurements change what is dealt.
 const (
 	nobody    = -1
+	warmedUp  = -1      // in place of a pace: measured once
 	settleIn  = 8       // a new measurement moves the pace by an eighth of the difference,
 	surprise  = 4       // and counts as at most four times, or a quarter of, what was expected: one hiccup is no straggler
 	forgetIn  = 128     // a member that had nothing to do is taken to be 1/128 faster than before, until it is tried again
@@ -60,7 +61,7 @@ func span(owners, tokens []int, pace []int64) int64 {
 // have: what they told each other when they met, and what came with every sum since.
 type speeds struct {
 	members  []string
-	measured []int64 // nanoseconds per token, smoothed, by rank; 0 = not known yet
+	measured []int64 // nanoseconds per token, smoothed, by rank; 0 or warmedUp = not known yet
 	dealt    []int64 // what micro-batches are dealt by: lags behind measured, so that noise moves nothing. Never 0
 	regret   int64   // what that has cost, in 1/1024 of a step
 }
@@ -103,7 +104,7 @@ func (s *speeds) expected() []int64 {
 	}
 	out := slices.Clone(s.measured)
 	for rank, p := range out {
-		if p == 0 && n > 0 {
+		if p <= 0 && n > 0 {
 			out[rank] = sum / n
 		}
 		out[rank] = max(1, out[rank])
@@ -129,8 +130,12 @@ func (s *speeds) measure(tokens, owners []int, took []int64) {
 	}
 }
 
+// smooth moves the pace towards a sample. The very first one counts for nothing: buffers are made and files read in it.
 func smooth(old, sample int64) int64 {
-	if old == 0 {
+	switch old {
+	case 0:
+		return warmedUp
+	case warmedUp:
 		return sample
 	}
 	sample = min(max(sample, old/surprise), old*surprise)
