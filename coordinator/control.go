@@ -208,7 +208,7 @@ func (s control) GetRun(_ context.Context, req *proto.GetRunRequest) (*proto.Run
 		return nil, err
 	}
 	whole := s.explained(state.Header(r), s.waits())
-	whole.Ledger = r.Ledger
+	whole.Ledger = state.Ledger(r)
 	return whole, nil
 }
 
@@ -236,8 +236,9 @@ func (s control) Follow(req *proto.FollowRequest, out proto.Control_FollowServer
 	for {
 		changed := s.Changed()
 		r := s.Run(id)
+		ledger := state.Ledger(r)
 		for r != last || after < r.Step {
-			event := &proto.FollowEvent{Run: s.explained(state.Header(r), s.waits()), Steps: nextSteps(r, after)}
+			event := &proto.FollowEvent{Run: s.explained(state.Header(r), s.waits()), Steps: nextSteps(ledger, after)}
 			if err := out.Send(event); err != nil {
 				return err
 			}
@@ -257,11 +258,12 @@ func (s control) Follow(req *proto.FollowRequest, out proto.Control_FollowServer
 }
 
 // nextSteps is the next batch of records after a step.
-func nextSteps(r *proto.Run, after uint64) []*proto.StepRecord {
-	if after >= r.Step {
+func nextSteps(ledger []*proto.StepRecord, after uint64) []*proto.StepRecord {
+	n := uint64(len(ledger))
+	if after >= n {
 		return nil
 	}
-	return r.Ledger[after:min(after+followBatch, r.Step)]
+	return ledger[after:min(after+followBatch, n)]
 }
 
 // Audit has this node count the ledger of a run against the plan.
@@ -273,6 +275,8 @@ func (s control) Audit(ctx context.Context, req *proto.AuditRequest) (*proto.Aud
 	if err != nil {
 		return nil, err
 	}
-	reply, err := s.cfg.Audit(ctx, r)
+	whole := state.Header(r)
+	whole.Ledger = state.Ledger(r)
+	reply, err := s.cfg.Audit(ctx, whole)
 	return reply, coded(err)
 }

@@ -381,7 +381,7 @@ func (c *Coordinator) Ledger(run string, after uint64) []*proto.StepRecord {
 	if r == nil || after >= r.Step {
 		return nil
 	}
-	return r.Ledger[after:]
+	return state.Ledger(r)[after:]
 }
 
 // Report hands a member's report to the leader and returns when it is in the log and in this node's replica. It goes

@@ -53,12 +53,11 @@ func (f *fsm) broadcast() {
 	f.changed = make(chan struct{})
 }
 
-// Snapshot encodes at once: views would do, but the bytes are needed anyway.
+// Snapshot takes an image; Persist encodes it while commands go on.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	b, err := f.machine.Snapshot()
-	return snapshot(append(binary.BigEndian.AppendUint64(nil, f.index), b...)), err
+	return snapshot{f.machine.Image(), f.index}, nil
 }
 
 // Restore replaces the state by a snapshot's.
@@ -82,11 +81,18 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-// snapshot is a snapshot's file.
-type snapshot []byte
+// snapshot is what a snapshot's file is made of.
+type snapshot struct {
+	image state.Image
+	index uint64
+}
 
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := sink.Write(s); err != nil {
+	b, err := s.image.Append(binary.BigEndian.AppendUint64(nil, s.index))
+	if err == nil {
+		_, err = sink.Write(b)
+	}
+	if err != nil {
 		sink.Cancel()
 		return err
 	}

@@ -823,6 +823,7 @@ type Run struct {
 	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
 	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`              // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
 	Yielded        uint64                 `protobuf:"varint,14,opt,name=yielded,proto3" json:"yielded,omitempty"`       // the newest generation whose members stood still between two steps because one of them leaves
+	Archive        *Archive               `protobuf:"bytes,15,opt,name=archive,proto3" json:"archive,omitempty"`        // the ledger of a run that is DONE, instead of ledger
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -955,6 +956,66 @@ func (x *Run) GetYielded() uint64 {
 	return 0
 }
 
+func (x *Run) GetArchive() *Archive {
+	if x != nil {
+		return x.Archive
+	}
+	return nil
+}
+
+// Archive is a ledger that does not change any more, packed: see coordinator/state/archive.go.
+type Archive struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       []byte                 `protobuf:"bytes,1,opt,name=records,proto3" json:"records,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"` // of records
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Archive) Reset() {
+	*x = Archive{}
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Archive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Archive) ProtoMessage() {}
+
+func (x *Archive) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Archive.ProtoReflect.Descriptor instead.
+func (*Archive) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Archive) GetRecords() []byte {
+	if x != nil {
+		return x.Records
+	}
+	return nil
+}
+
+func (x *Archive) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 // Trouble is what a member said when it gave a generation up.
 type Trouble struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -970,7 +1031,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1043,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1056,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Trouble) GetGeneration() uint64 {
@@ -1053,7 +1114,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +1126,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,7 +1139,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Cluster) GetId() string {
@@ -1129,7 +1190,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1202,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1215,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Token) GetId() string {
@@ -1259,7 +1320,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1332,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1345,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Command) GetNowUnixMs() int64 {
@@ -1509,7 +1570,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1582,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1595,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1555,7 +1616,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1628,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1641,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1609,7 +1670,7 @@ type DrainNode struct {
 
 func (x *DrainNode) Reset() {
 	*x = DrainNode{}
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1682,7 @@ func (x *DrainNode) String() string {
 func (*DrainNode) ProtoMessage() {}
 
 func (x *DrainNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1695,7 @@ func (x *DrainNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
 func (*DrainNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DrainNode) GetId() string {
@@ -1667,7 +1728,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1679,7 +1740,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1692,7 +1753,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PutToken) GetToken() *Token {
@@ -1716,7 +1777,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1789,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1802,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UseToken) GetId() string {
@@ -1788,7 +1849,7 @@ type RemoveToken struct {
 
 func (x *RemoveToken) Reset() {
 	*x = RemoveToken{}
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1861,7 @@ func (x *RemoveToken) String() string {
 func (*RemoveToken) ProtoMessage() {}
 
 func (x *RemoveToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1874,7 @@ func (x *RemoveToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveToken.ProtoReflect.Descriptor instead.
 func (*RemoveToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RemoveToken) GetId() string {
@@ -1832,7 +1893,7 @@ type SubmitRun struct {
 
 func (x *SubmitRun) Reset() {
 	*x = SubmitRun{}
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1905,7 @@ func (x *SubmitRun) String() string {
 func (*SubmitRun) ProtoMessage() {}
 
 func (x *SubmitRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1918,7 @@ func (x *SubmitRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRun.ProtoReflect.Descriptor instead.
 func (*SubmitRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubmitRun) GetSpec() *Spec {
@@ -1878,7 +1939,7 @@ type StopRun struct {
 
 func (x *StopRun) Reset() {
 	*x = StopRun{}
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +1951,7 @@ func (x *StopRun) String() string {
 func (*StopRun) ProtoMessage() {}
 
 func (x *StopRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +1964,7 @@ func (x *StopRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRun.ProtoReflect.Descriptor instead.
 func (*StopRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StopRun) GetRun() string {
@@ -1936,7 +1997,7 @@ type ResumeRun struct {
 
 func (x *ResumeRun) Reset() {
 	*x = ResumeRun{}
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2009,7 @@ func (x *ResumeRun) String() string {
 func (*ResumeRun) ProtoMessage() {}
 
 func (x *ResumeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2022,7 @@ func (x *ResumeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRun.ProtoReflect.Descriptor instead.
 func (*ResumeRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResumeRun) GetRun() string {
@@ -1982,7 +2043,7 @@ type GrantLease struct {
 
 func (x *GrantLease) Reset() {
 	*x = GrantLease{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2055,7 @@ func (x *GrantLease) String() string {
 func (*GrantLease) ProtoMessage() {}
 
 func (x *GrantLease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2068,7 @@ func (x *GrantLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
 func (*GrantLease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GrantLease) GetRun() string {
@@ -2040,7 +2101,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2113,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2126,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -2085,7 +2146,7 @@ type RotateGossipKey struct {
 
 func (x *RotateGossipKey) Reset() {
 	*x = RotateGossipKey{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2158,7 @@ func (x *RotateGossipKey) String() string {
 func (*RotateGossipKey) ProtoMessage() {}
 
 func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2171,7 @@ func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
 func (*RotateGossipKey) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RotateGossipKey) GetKey() []byte {
@@ -2143,7 +2204,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2216,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2229,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2238,7 +2299,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2311,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2324,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2332,7 +2393,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2405,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2418,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2392,7 +2453,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2465,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2478,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Report) GetRun() string {
@@ -2491,7 +2552,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2564,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2577,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 type KeysReply struct {
@@ -2529,7 +2590,7 @@ type KeysReply struct {
 
 func (x *KeysReply) Reset() {
 	*x = KeysReply{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2602,7 @@ func (x *KeysReply) String() string {
 func (*KeysReply) ProtoMessage() {}
 
 func (x *KeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2615,7 @@ func (x *KeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
 func (*KeysReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *KeysReply) GetGossipKey() []byte {
@@ -2585,7 +2646,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2658,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2671,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2663,7 +2724,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2675,7 +2736,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2688,7 +2749,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 type NodeStatus struct {
@@ -2705,7 +2766,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2717,7 +2778,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2730,7 +2791,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2788,7 +2849,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2800,7 +2861,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2813,7 +2874,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -2862,7 +2923,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +2935,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +2948,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -2922,7 +2983,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +2995,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3008,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -2979,7 +3040,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3052,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3065,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 type RunsReply struct {
@@ -3016,7 +3077,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3089,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3102,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -3060,7 +3121,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3133,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3146,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -3105,7 +3166,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3178,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3191,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -3156,7 +3217,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3229,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3242,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3201,7 +3262,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3213,7 +3274,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3226,7 +3287,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3253,7 +3314,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3326,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3339,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3308,7 +3369,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3320,7 +3381,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3333,7 +3394,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3384,7 +3445,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3457,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3470,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3455,7 +3516,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3467,7 +3528,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3480,7 +3541,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 type TokensReply struct {
@@ -3492,7 +3553,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +3565,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +3578,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3536,7 +3597,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3609,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3622,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3579,7 +3640,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3591,7 +3652,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3604,7 +3665,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 type RemoveNodeRequest struct {
@@ -3616,7 +3677,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3689,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3702,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3662,7 +3723,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3674,7 +3735,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3687,7 +3748,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3722,7 +3783,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +3795,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +3808,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -3780,7 +3841,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3792,7 +3853,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3805,7 +3866,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DrainReply) GetNode() *Node {
@@ -3824,7 +3885,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3836,7 +3897,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +3910,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3879,7 +3940,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3891,7 +3952,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3904,7 +3965,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -3993,7 +4054,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4005,7 +4066,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4018,7 +4079,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -4038,7 +4099,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4050,7 +4111,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4063,7 +4124,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -4094,7 +4155,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4106,7 +4167,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4119,7 +4180,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4179,7 +4240,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4191,7 +4252,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4204,7 +4265,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4264,7 +4325,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4276,7 +4337,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4289,7 +4350,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 type PingReply struct {
@@ -4302,7 +4363,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4314,7 +4375,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4327,7 +4388,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PingReply) GetId() string {
@@ -4354,7 +4415,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4366,7 +4427,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4440,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4406,7 +4467,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4418,7 +4479,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4431,7 +4492,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4457,7 +4518,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4530,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4543,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4567,7 +4628,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xfd\x03\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xaa\x04\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -4585,7 +4646,11 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"recoveries\x12+\n" +
 	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\x12\x12\n" +
 	"\x04home\x18\r \x01(\tR\x04home\x12\x18\n" +
-	"\ayielded\x18\x0e \x01(\x04R\ayielded\"\xa2\x01\n" +
+	"\ayielded\x18\x0e \x01(\x04R\ayielded\x12+\n" +
+	"\aarchive\x18\x0f \x01(\v2\x11.lorad.v1.ArchiveR\aarchive\";\n" +
+	"\aArchive\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\fR\arecords\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"\xa2\x01\n" +
 	"\aTrouble\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x04R\n" +
@@ -4918,7 +4983,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -4930,62 +4995,63 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*StepRecord)(nil),         // 7: lorad.v1.StepRecord
 	(*Checkpoint)(nil),         // 8: lorad.v1.Checkpoint
 	(*Run)(nil),                // 9: lorad.v1.Run
-	(*Trouble)(nil),            // 10: lorad.v1.Trouble
-	(*Cluster)(nil),            // 11: lorad.v1.Cluster
-	(*Token)(nil),              // 12: lorad.v1.Token
-	(*Command)(nil),            // 13: lorad.v1.Command
-	(*PutNode)(nil),            // 14: lorad.v1.PutNode
-	(*RemoveNode)(nil),         // 15: lorad.v1.RemoveNode
-	(*DrainNode)(nil),          // 16: lorad.v1.DrainNode
-	(*PutToken)(nil),           // 17: lorad.v1.PutToken
-	(*UseToken)(nil),           // 18: lorad.v1.UseToken
-	(*RemoveToken)(nil),        // 19: lorad.v1.RemoveToken
-	(*SubmitRun)(nil),          // 20: lorad.v1.SubmitRun
-	(*StopRun)(nil),            // 21: lorad.v1.StopRun
-	(*ResumeRun)(nil),          // 22: lorad.v1.ResumeRun
-	(*GrantLease)(nil),         // 23: lorad.v1.GrantLease
-	(*PutCluster)(nil),         // 24: lorad.v1.PutCluster
-	(*RotateGossipKey)(nil),    // 25: lorad.v1.RotateGossipKey
-	(*Snapshot)(nil),           // 26: lorad.v1.Snapshot
-	(*Recovery)(nil),           // 27: lorad.v1.Recovery
-	(*RunAt)(nil),              // 28: lorad.v1.RunAt
-	(*Report)(nil),             // 29: lorad.v1.Report
-	(*KeysRequest)(nil),        // 30: lorad.v1.KeysRequest
-	(*KeysReply)(nil),          // 31: lorad.v1.KeysReply
-	(*ApplyReply)(nil),         // 32: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 33: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 34: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 35: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 36: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 37: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 38: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 39: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 40: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 41: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 42: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 43: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 44: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 45: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 46: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 47: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 48: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 49: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 50: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 51: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 52: lorad.v1.RemoveNodeReply
-	(*DrainRequest)(nil),       // 53: lorad.v1.DrainRequest
-	(*DrainReply)(nil),         // 54: lorad.v1.DrainReply
-	(*AuditRequest)(nil),       // 55: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 56: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 57: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 58: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 59: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 60: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 61: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 62: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 63: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 64: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 65: lorad.v1.Chunk
+	(*Archive)(nil),            // 10: lorad.v1.Archive
+	(*Trouble)(nil),            // 11: lorad.v1.Trouble
+	(*Cluster)(nil),            // 12: lorad.v1.Cluster
+	(*Token)(nil),              // 13: lorad.v1.Token
+	(*Command)(nil),            // 14: lorad.v1.Command
+	(*PutNode)(nil),            // 15: lorad.v1.PutNode
+	(*RemoveNode)(nil),         // 16: lorad.v1.RemoveNode
+	(*DrainNode)(nil),          // 17: lorad.v1.DrainNode
+	(*PutToken)(nil),           // 18: lorad.v1.PutToken
+	(*UseToken)(nil),           // 19: lorad.v1.UseToken
+	(*RemoveToken)(nil),        // 20: lorad.v1.RemoveToken
+	(*SubmitRun)(nil),          // 21: lorad.v1.SubmitRun
+	(*StopRun)(nil),            // 22: lorad.v1.StopRun
+	(*ResumeRun)(nil),          // 23: lorad.v1.ResumeRun
+	(*GrantLease)(nil),         // 24: lorad.v1.GrantLease
+	(*PutCluster)(nil),         // 25: lorad.v1.PutCluster
+	(*RotateGossipKey)(nil),    // 26: lorad.v1.RotateGossipKey
+	(*Snapshot)(nil),           // 27: lorad.v1.Snapshot
+	(*Recovery)(nil),           // 28: lorad.v1.Recovery
+	(*RunAt)(nil),              // 29: lorad.v1.RunAt
+	(*Report)(nil),             // 30: lorad.v1.Report
+	(*KeysRequest)(nil),        // 31: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 32: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 33: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 34: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 35: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 36: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 37: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 38: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 39: lorad.v1.RunsRequest
+	(*RunsReply)(nil),          // 40: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 41: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 42: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 43: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 44: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 45: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 46: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 47: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 48: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 49: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 50: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 51: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 52: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 53: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 54: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 55: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 56: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 57: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 58: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 59: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 60: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 61: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 62: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 63: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 64: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 65: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 66: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
@@ -4995,96 +5061,97 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	6,  // 4: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
 	7,  // 5: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
 	8,  // 6: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
-	10, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
-	14, // 8: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
-	15, // 9: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
-	17, // 10: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
-	18, // 11: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
-	19, // 12: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
-	20, // 13: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
-	21, // 14: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
-	22, // 15: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
-	23, // 16: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	29, // 17: lorad.v1.Command.report:type_name -> lorad.v1.Report
-	24, // 18: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
-	25, // 19: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
-	16, // 20: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
-	2,  // 21: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	3,  // 22: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
-	12, // 23: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 24: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	5,  // 25: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	6,  // 26: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	11, // 27: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
-	11, // 28: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
-	2,  // 29: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
-	12, // 30: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
-	9,  // 31: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	27, // 32: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	2,  // 33: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 34: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	28, // 35: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	7,  // 36: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	8,  // 37: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 38: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 39: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 40: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	34, // 41: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	27, // 42: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	9,  // 43: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	9,  // 44: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	9,  // 45: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	9,  // 46: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	7,  // 47: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	12, // 48: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 49: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 50: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
-	2,  // 51: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 52: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 53: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	33, // 54: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	36, // 55: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	38, // 56: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	40, // 57: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	41, // 58: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	43, // 59: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	45, // 60: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	47, // 61: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	49, // 62: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	51, // 63: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	53, // 64: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
-	55, // 65: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	13, // 66: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	30, // 67: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	59, // 68: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	57, // 69: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	61, // 70: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	63, // 71: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	64, // 72: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	35, // 73: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	37, // 74: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	39, // 75: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	9,  // 76: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	42, // 77: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	44, // 78: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	46, // 79: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	48, // 80: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	50, // 81: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	52, // 82: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	54, // 83: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
-	56, // 84: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	32, // 85: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	31, // 86: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	60, // 87: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	58, // 88: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	62, // 89: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	65, // 90: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	65, // 91: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	73, // [73:92] is the sub-list for method output_type
-	54, // [54:73] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	11, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
+	10, // 8: lorad.v1.Run.archive:type_name -> lorad.v1.Archive
+	15, // 9: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
+	16, // 10: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
+	18, // 11: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
+	19, // 12: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
+	20, // 13: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
+	21, // 14: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
+	22, // 15: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
+	23, // 16: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
+	24, // 17: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
+	30, // 18: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	25, // 19: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
+	26, // 20: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
+	17, // 21: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
+	2,  // 22: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	3,  // 23: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
+	13, // 24: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 25: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	5,  // 26: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	6,  // 27: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	12, // 28: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	12, // 29: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 30: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	13, // 31: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	9,  // 32: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	28, // 33: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	2,  // 34: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 35: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	29, // 36: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	7,  // 37: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	8,  // 38: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 39: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 40: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 41: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	35, // 42: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	28, // 43: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 44: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 45: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 46: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 47: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 48: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	13, // 49: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 50: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 51: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 52: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 53: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 54: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	34, // 55: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	37, // 56: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	39, // 57: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	41, // 58: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	42, // 59: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	44, // 60: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	46, // 61: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	48, // 62: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	50, // 63: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	52, // 64: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	54, // 65: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	56, // 66: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	14, // 67: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	31, // 68: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	60, // 69: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	58, // 70: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	62, // 71: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	64, // 72: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	65, // 73: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	36, // 74: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	38, // 75: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	40, // 76: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 77: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	43, // 78: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	45, // 79: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	47, // 80: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	49, // 81: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	51, // 82: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	53, // 83: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	55, // 84: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	57, // 85: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	33, // 86: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	32, // 87: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	61, // 88: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	59, // 89: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	63, // 90: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	66, // 91: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	66, // 92: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	74, // [74:93] is the sub-list for method output_type
+	55, // [55:74] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -5092,7 +5159,7 @@ func file_proto_lorad_proto_init() {
 	if File_proto_lorad_proto != nil {
 		return
 	}
-	file_proto_lorad_proto_msgTypes[11].OneofWrappers = []any{
+	file_proto_lorad_proto_msgTypes[12].OneofWrappers = []any{
 		(*Command_PutNode)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_PutToken)(nil),
@@ -5113,7 +5180,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

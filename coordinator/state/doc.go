@@ -29,9 +29,10 @@
 //
 // # Memory
 //
-// Values are copied on write: a view handed out stays as it was, and costs no copy of the ledger. The whole ledger
-// stays in memory, about 200 bytes a step (176 for the record, 16 for the slice with its slack): a run of 100,000
-// steps holds 20 MB, and its snapshot about 10 MB. Truncating it would save little and lose the audit trail.
+// Values are copied on write: a view handed out stays as it was, and costs no copy of the ledger. The ledger of a run
+// at work takes about 200 bytes a step (176 for the record, 16 for the slice with its slack), 86 in a snapshot. When
+// the run is DONE it is packed into an archive of 56 bytes a step under its SHA-256 (archive.go), bit for bit: the audit
+// trail is never truncated. A thousand finished runs of 564 steps make a snapshot of 36 MB.
 //
 // # Why not otherwise
 //

@@ -107,11 +107,12 @@ func checkForward(t *rapid.T, was, is *proto.Run) {
 	if is.Step < was.Step || is.Lease.GetGeneration() < was.Lease.GetGeneration() {
 		t.Fatalf("run %s went back: %v after %v", was.Spec.Run, is, was)
 	}
-	if uint64(len(is.Ledger)) != is.Step || is.Step > is.Spec.Steps {
-		t.Fatalf("run %s: %d records for %d steps of %d", was.Spec.Run, len(is.Ledger), is.Step, is.Spec.Steps)
+	ledger, before := Ledger(is), Ledger(was)
+	if uint64(len(ledger)) != is.Step || is.Step > is.Spec.Steps || (is.Archive != nil) != (is.Phase == proto.Phase_DONE) {
+		t.Fatalf("run %s: %d records for %d steps of %d", was.Spec.Run, len(ledger), is.Step, is.Spec.Steps)
 	}
-	for i, s := range is.Ledger {
-		if s.Step != uint64(i)+1 || i < len(was.Ledger) && s != was.Ledger[i] {
+	for i, s := range ledger {
+		if s.Step != uint64(i)+1 || i < len(before) && !pb.Equal(s, before[i]) {
 			t.Fatalf("run %s: record %d was rewritten", was.Spec.Run, i)
 		}
 	}

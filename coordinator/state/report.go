@@ -92,10 +92,14 @@ func (in *intake) lastStep() uint64 {
 // steps compares what is known and appends what is new. It reports whether the replicas agree.
 func (in *intake) steps() bool {
 	r := in.run
+	var ledger []*proto.StepRecord // of what was known before
+	if len(in.report.Steps) > 0 {
+		ledger = Ledger(r)
+	}
 	for _, s := range in.report.Steps {
 		switch {
-		case s.Step <= r.Step:
-			if known := r.Ledger[s.Step-1]; !same(known, s) {
+		case s.Step <= uint64(len(ledger)):
+			if known := ledger[s.Step-1]; !same(known, s) {
 				in.diverged(fmt.Sprintf("at step %d", s.Step), describe(known, known.Node), describe(s, in.report.Node))
 				return false
 			}

@@ -32,6 +32,9 @@ func move(r *proto.Run, to proto.Phase, reason string, now int64) {
 		panic(fmt.Sprintf("state: run %s cannot go from %s to %s", r.Spec.Run, r.Phase, to))
 	}
 	r.Phase, r.Reason = to, reason
+	if to == proto.Phase_DONE {
+		archived(r)
+	}
 	if Terminal(to) {
 		r.FinishedUnixMs = now
 	}
@@ -40,7 +43,7 @@ func move(r *proto.Run, to proto.Phase, reason string, now int64) {
 // Header is the run without its ledger. What it points to is shared.
 func Header(r *proto.Run) *proto.Run {
 	h := mutable(r)
-	h.Ledger = nil
+	h.Ledger, h.Archive = nil, nil
 	return h
 }
 
@@ -51,6 +54,7 @@ func mutable(r *proto.Run) *proto.Run {
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
 		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, Home: r.Home,
+		Archive: r.Archive,
 	}
 }
 

@@ -14,18 +14,29 @@ import (
 // A version this code does not know is refused, never guessed at.
 const Version = 1
 
-// Snapshot gives the whole state as bytes. Equal states give equal bytes.
-func (m *Machine) Snapshot() ([]byte, error) {
-	s := &proto.Snapshot{
+// Image is the whole state as it is at one moment. It costs little and stays as it is while the machine goes on, so
+// that its encoding, which takes a tenth of a second for a thousand runs, holds nobody up.
+type Image struct{ s *proto.Snapshot }
+
+// Image takes the image of the present state.
+func (m *Machine) Image() Image {
+	return Image{&proto.Snapshot{
 		Version: Version, Cluster: m.cluster, Nodes: sorted(m.nodes), Tokens: sorted(m.tokens), Runs: sorted(m.runs),
 		Removed: sorted(m.removed), Recoveries: m.recoveries,
-	}
-	b, err := pb.MarshalOptions{Deterministic: true}.Marshal(s)
+	}}
+}
+
+// Append encodes the image after prefix.
+func (i Image) Append(prefix []byte) ([]byte, error) {
+	b, err := pb.MarshalOptions{Deterministic: true}.MarshalAppend(prefix, i.s)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot state: %w", err)
 	}
 	return b, nil
 }
+
+// Snapshot gives the whole state as bytes. Equal states give equal bytes.
+func (m *Machine) Snapshot() ([]byte, error) { return m.Image().Append(nil) }
 
 // Restore replaces the whole state by that of a snapshot, or fails and changes nothing.
 func (m *Machine) Restore(b []byte) error {
@@ -48,13 +59,28 @@ func (m *Machine) Restore(b []byte) error {
 		fresh.tokens[t.Id] = t
 	}
 	for _, r := range s.Runs {
-		if uint64(len(r.Ledger)) != r.Step || r.Spec == nil {
-			return fmt.Errorf("restore state: damaged: run %q has %d records for %d steps", r.GetSpec().GetRun(), len(r.Ledger), r.Step)
+		if err := whole(r); err != nil {
+			return fmt.Errorf("restore state: damaged: run %q: %w", r.GetSpec().GetRun(), err)
 		}
 		share(r)
 		fresh.runs[r.Spec.Run] = r
 	}
 	*m = *fresh
+	return nil
+}
+
+// whole checks that a run has a record for each of its steps.
+func whole(r *proto.Run) error {
+	steps := uint64(len(r.Ledger))
+	if r.Archive != nil {
+		var err error
+		if steps, err = packed(r.Archive); err != nil {
+			return err
+		}
+	}
+	if steps != r.Step || r.Spec == nil || r.Archive != nil && r.Phase != proto.Phase_DONE {
+		return fmt.Errorf("%d records for %d steps", steps, r.Step)
+	}
 	return nil
 }
 

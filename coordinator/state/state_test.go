@@ -124,8 +124,8 @@ func TestRunGoesThrough(t *testing.T) {
 	b.phase(proto.Phase_RUNNING) // the home node has not written its files yet
 	b.ok(report(&proto.Report{Generation: 1, Node: "a", Outcome: proto.Outcome_FINISHED, AdapterSha256: sum(9)}))
 	r := b.phase(proto.Phase_DONE)
-	if len(r.Ledger) != 10 || r.Ledger[0].Node != "a" || r.Ledger[3].Node != "b" || r.Ledger[9].Loss != 0.1 {
-		t.Errorf("ledger: %v", r.Ledger)
+	if len(Ledger(r)) != 10 || Ledger(r)[0].Node != "a" || Ledger(r)[3].Node != "b" || Ledger(r)[9].Loss != 0.1 {
+		t.Errorf("ledger: %v", Ledger(r))
 	}
 	if c := r.Checkpoints; len(c) != 1 || strings.Join(c[0].Nodes, ",") != "a,b" {
 		t.Errorf("checkpoints: %v", c)

@@ -81,28 +81,28 @@ func (c *checks) run(r *proto.Run) {
 		c.w.note("log", "%s is %s: %s", id, r.Phase, r.Reason)
 	}
 	c.phases[id] = r.Phase
-	known := c.ledger[id]
-	if uint64(len(r.Ledger)) != r.Step || len(r.Ledger) < len(known) {
-		c.w.fail("%s: ledger of %d records for %d steps, it had %d", id, len(r.Ledger), r.Step, len(known))
+	known, ledger := c.ledger[id], state.Ledger(r)
+	if uint64(len(ledger)) != r.Step || len(ledger) < len(known) {
+		c.w.fail("%s: ledger of %d records for %d steps, it had %d", id, len(ledger), r.Step, len(known))
 	}
-	if k := len(known); k > 0 && r.Ledger[k-1] != known[k-1] {
-		c.sameLedger(r)
+	if k := len(known); k > 0 && ledger[k-1] != known[k-1] {
+		c.sameLedger(id, ledger)
 	}
-	for i := len(known); i < len(r.Ledger); i++ {
-		if s := r.Ledger[i]; s.Step != uint64(i)+1 || s.Digest != c.w.user(id).life.states[i+1] {
+	for i := len(known); i < len(ledger); i++ {
+		if s := ledger[i]; s.Step != uint64(i)+1 || s.Digest != c.w.user(id).life.states[i+1] {
 			c.w.fail("%s: record %d is of step %d with digest %016x of %s", id, i+1, s.Step, s.Digest, s.Node)
 		}
 	}
-	c.ledger[id] = r.Ledger
+	c.ledger[id] = ledger
 	c.w.user(id).done = r.Phase == proto.Phase_DONE
 }
 
 // sameLedger: another replica's records are other objects with the same contents.
-func (c *checks) sameLedger(r *proto.Run) {
-	for i, s := range c.ledger[r.Spec.Run] {
-		o := r.Ledger[i]
+func (c *checks) sameLedger(id string, ledger []*proto.StepRecord) {
+	for i, s := range c.ledger[id] {
+		o := ledger[i]
 		if o.Step != s.Step || o.Digest != s.Digest || o.Generation != s.Generation || o.Node != s.Node {
-			c.w.fail("%s: committed step %d has changed", r.Spec.Run, i+1)
+			c.w.fail("%s: committed step %d has changed", id, i+1)
 		}
 	}
 }

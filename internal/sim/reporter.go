@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"lorad/coordinator/state"
 	"lorad/proto"
 )
 
@@ -174,7 +175,7 @@ func (r *reporter) settle() {
 		return
 	}
 	for _, s := range r.pending {
-		if s.Step <= run.Step && run.Ledger[s.Step-1].Digest != s.Digest {
+		if s.Step <= run.Step && state.Ledger(run)[s.Step-1].Digest != s.Digest {
 			r.k.n.w.fail("%s differs from the ledger after step %d", r.k.n.id, s.Step)
 		}
 	}
