@@ -19,7 +19,7 @@ type pass struct {
 func (p *pass) sequences() int            { return len(p.starts) - 1 }
 func (p *pass) sequence(i int) (int, int) { return int(p.starts[i]), int(p.starts[i+1]) }
 
-// activationBudget is how many bytes of activations a step keeps before it computes them again instead.
+// activationBudget is how many bytes of activations a step keeps, before it computes them again instead, if nobody has said.
 const activationBudget = 2 << 30
 
 // act holds what one layer keeps for its backward pass. All are [rows, width] without gaps; u* are [rows, rank].
@@ -57,10 +57,10 @@ type buffers[T kernel.Float] struct {
 	hu, logits             []T // of one chunk
 	losses                 []float64
 
-	grad      []T        // where Gradient writes
-	key       engine.Key // of this step's draws
-	drops     bool       // dropout is on
-	recompute bool       // layers keep only their input; the other slices of all acts are acts[0]'s
+	grad  []T        // where Gradient writes
+	key   engine.Key // of this step's draws
+	drops bool       // dropout is on
+	again int        // so many of the layers with a backward pass keep only their input; their other slices are acts[0]'s
 }
 
 // newPass checks a batch: everything that is used as an index is in range afterwards.
@@ -93,7 +93,8 @@ func (m *Model[T]) act(i int, train bool) *act[T] {
 	return &m.buf.acts[1+i-m.lowest]
 }
 
-// reserve makes room for a pass. A quarter more than asked for is taken, so that slowly growing batches do not allocate each time.
+// reserve makes room for a pass. A quarter more than asked for is taken, so that slowly growing batches do not allocate each time, unless Prepare
+// has said how large they get.
 func (m *Model[T]) reserve(rows int, train bool) {
 	b, c := &m.buf, m.cfg
 	if b.acts == nil {
@@ -101,8 +102,8 @@ func (m *Model[T]) reserve(rows int, train bool) {
 		b.masks = make([][]uint8, m.sites)
 	}
 	if rows > b.rows {
-		b.rows = rows + rows/4
-		b.last = make([]T, b.rows*c.HiddenSize)
+		b.rows = m.more(rows)
+		m.room(b.rows*c.HiddenSize, &b.last)
 		m.reserveFamily(b.rows)
 		m.reserveAct(&b.acts[0], b.rows)
 	}
@@ -112,25 +113,59 @@ func (m *Model[T]) reserve(rows int, train bool) {
 		m.reserveBackward(b.rows)
 	}
 	if b.drops && len(b.drop) < b.rows*m.widest() {
-		b.drop = make([]T, b.rows*m.widest())
-		m.eachAdapter(func(l *linear[T]) { b.masks[l.site] = make([]uint8, (b.rows*l.in+7)/8) })
+		m.reserveDropout(b.rows)
 	}
 }
 
-// reserveActs gives each layer with a backward pass activations of its own; only its input, if all would exceed the budget.
+func (m *Model[T]) reserveDropout(rows int) {
+	m.room(rows*m.widest(), &m.buf.drop)
+	m.eachAdapter(func(l *linear[T]) {
+		if n := (rows*l.in + 7) / 8; m.count != nil {
+			*m.count += int64(n)
+		} else {
+			m.buf.masks[l.site] = make([]uint8, n)
+		}
+	})
+}
+
+func (m *Model[T]) more(rows int) int {
+	if m.exact {
+		return rows
+	}
+	return rows + rows/4
+}
+
+// reserveActs gives each layer with a backward pass activations of its own; those that the budget has no room for keep their input only.
 func (m *Model[T]) reserveActs(rows int) {
 	b := &m.buf
 	b.acts = b.acts[:cap(b.acts)]
-	b.recompute = rows*m.actWidth()*int(unsafe.Sizeof(T(0)))*(len(b.acts)-1) > m.budget
+	layer, input := m.layerBytes(rows)
+	b.again = recomputed(len(b.acts)-1, layer, input, m.budget)
 	for i := range b.acts[1:] {
 		a := &b.acts[1+i]
-		if b.recompute {
+		if i < b.again {
 			*a = b.acts[0]
-			room(rows*m.cfg.HiddenSize, &a.x)
+			m.room(rows*m.cfg.HiddenSize, &a.x)
 		} else {
 			m.reserveAct(a, rows)
 		}
 	}
+}
+
+// layerBytes is what a layer keeps for its backward pass, and what it keeps if the rest is computed again.
+func (m *Model[T]) layerBytes(rows int) (all, input int64) {
+	size := int64(unsafe.Sizeof(T(0)))
+	return int64(rows) * int64(m.actWidth()) * size, int64(rows) * int64(m.cfg.HiddenSize) * size
+}
+
+// recomputed is how many of the layers have to be computed again so that the rest fits into the budget; all, if nothing fits.
+func recomputed(layers int, layer, input, budget int64) int {
+	for n := range layers {
+		if int64(n)*input+int64(layers-n)*layer <= budget {
+			return n
+		}
+	}
+	return layers
 }
 
 // actWidth is the number of activations that a layer keeps per row.
@@ -143,27 +178,27 @@ func (m *Model[T]) reserveAct(a *act[T], rows int) {
 	c := m.cfg
 	hidden, qd, kvd, ffn := rows*c.HiddenSize, rows*c.NumHeads*c.HeadDim, rows*c.NumKVHeads*c.HeadDim, rows*c.IntermediateSize
 	*a = act[T]{}
-	room(hidden, &a.x, &a.n1, &a.x2, &a.n2)
-	room(qd, &a.q, &a.o)
-	room(kvd, &a.k, &a.v)
-	room(ffn, &a.gate, &a.up, &a.h)
-	room(rows, &a.inv1, &a.inv2)
-	room(rows*c.NumHeads, &a.lse)
-	room(rows*m.rank, &a.uq, &a.uk, &a.uv, &a.uo, &a.ugate, &a.uup, &a.udown)
+	m.room(hidden, &a.x, &a.n1, &a.x2, &a.n2)
+	m.room(qd, &a.q, &a.o)
+	m.room(kvd, &a.k, &a.v)
+	m.room(ffn, &a.gate, &a.up, &a.h)
+	m.room(rows, &a.inv1, &a.inv2)
+	m.room(rows*c.NumHeads, &a.lse)
+	m.room(rows*m.rank, &a.uq, &a.uk, &a.uv, &a.uo, &a.ugate, &a.uup, &a.udown)
 	m.reserveFamilyAct(a, rows)
 }
 
 func (m *Model[T]) reserveBackward(rows int) {
 	b, c := &m.buf, m.cfg
-	room(rows*c.HiddenSize, &b.dres, &b.dnorm)
-	room(rows*c.NumHeads*c.HeadDim, &b.dq)
-	room(rows*c.NumKVHeads*c.HeadDim, &b.dk, &b.dv)
-	room(rows*c.IntermediateSize, &b.dgate, &b.dh)
-	room(rows*m.rank, &b.du)
-	room((rows/rowBlock+1)*max(c.HiddenSize, (c.NumHeads+1)*c.HeadDim), &b.partial)
+	m.room(rows*c.HiddenSize, &b.dres, &b.dnorm)
+	m.room(rows*c.NumHeads*c.HeadDim, &b.dq)
+	m.room(rows*c.NumKVHeads*c.HeadDim, &b.dk, &b.dv)
+	m.room(rows*c.IntermediateSize, &b.dgate, &b.dh)
+	m.room(rows*m.rank, &b.du)
+	m.room((rows/rowBlock+1)*max(c.HiddenSize, (c.NumHeads+1)*c.HeadDim), &b.partial)
 	if c.QKNorm {
-		room(rows*c.NumHeads*c.HeadDim, &b.dq0)
-		room(rows*c.NumKVHeads*c.HeadDim, &b.dk0)
+		m.room(rows*c.NumHeads*c.HeadDim, &b.dq0)
+		m.room(rows*c.NumKVHeads*c.HeadDim, &b.dk0)
 	}
 }
 
@@ -173,12 +208,12 @@ func (m *Model[T]) reserveHead(rows int) {
 	if rows <= b.headRows {
 		return
 	}
-	b.headRows = rows + rows/4
-	room(b.headRows*c.HiddenSize, &b.hx, &b.hn, &b.dhx, &b.dhn)
-	room(b.headRows, &b.hinv)
+	b.headRows = m.more(rows)
+	m.room(b.headRows*c.HiddenSize, &b.hx, &b.hn, &b.dhx, &b.dhn)
+	m.room(b.headRows, &b.hinv)
 	chunk := min(m.headChunk(), b.headRows)
-	room(chunk*m.rank, &b.hu)
-	room(chunk*c.VocabSize, &b.logits)
+	m.room(chunk*m.rank, &b.hu)
+	m.room(chunk*c.VocabSize, &b.logits)
 	b.losses = make([]float64, b.headRows)
 }
 
@@ -187,8 +222,13 @@ func (m *Model[T]) widest() int {
 	return max(m.cfg.HiddenSize, m.cfg.IntermediateSize, m.cfg.NumHeads*m.cfg.HeadDim)
 }
 
-func room[T kernel.Float](n int, to ...*[]T) {
+// room takes memory for n values each, or only counts it: see Measure.
+func (m *Model[T]) room(n int, to ...*[]T) {
 	for _, p := range to {
+		if m.count != nil {
+			*m.count += int64(n) * int64(unsafe.Sizeof(T(0)))
+			continue
+		}
 		*p = make([]T, n)
 	}
 }

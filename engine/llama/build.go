@@ -249,6 +249,7 @@ func (b *builder[T]) fresh(p []T, name string, shape []int) {
 func (b *builder[T]) train(w *weight[T], name string, init func([]T), shape ...int) {
 	t := engine.Tensor{Name: name, Shape: slices.Clone(shape), Offset: b.size}
 	w.off, b.size = b.size, b.size+t.Len()
+	w.data = []T{} // trainable, although there is nothing yet
 	b.m.layout = append(b.m.layout, t)
 	b.values = append(b.values, func() {
 		w.data = b.m.params[t.Offset : t.Offset+t.Len() : t.Offset+t.Len()]

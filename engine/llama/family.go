@@ -18,24 +18,24 @@ func (m *Model[T]) familyWidth() int {
 func (m *Model[T]) reserveFamilyAct(a *act[T], rows int) {
 	c := m.cfg
 	if c.QKNorm {
-		room(rows*c.NumHeads*c.HeadDim, &a.q0)
-		room(rows*c.NumKVHeads*c.HeadDim, &a.k0)
-		room(rows*c.NumHeads, &a.qInv)
-		room(rows*c.NumKVHeads, &a.kInv)
+		m.room(rows*c.NumHeads*c.HeadDim, &a.q0)
+		m.room(rows*c.NumKVHeads*c.HeadDim, &a.k0)
+		m.room(rows*c.NumHeads, &a.qInv)
+		m.room(rows*c.NumKVHeads, &a.kInv)
 	}
 	if c.PostNorms {
-		room(rows*c.HiddenSize, &a.oRaw, &a.mlpRaw)
-		room(rows, &a.oInv, &a.mlpInv)
+		m.room(rows*c.HiddenSize, &a.oRaw, &a.mlpRaw)
+		m.room(rows, &a.oInv, &a.mlpInv)
 	}
 }
 
 func (m *Model[T]) reserveFamily(rows int) {
 	c := m.cfg
 	if c.Fused {
-		room(rows*max((c.NumHeads+2*c.NumKVHeads)*c.HeadDim, 2*c.IntermediateSize), &m.buf.fused)
+		m.room(rows*max((c.NumHeads+2*c.NumKVHeads)*c.HeadDim, 2*c.IntermediateSize), &m.buf.fused)
 	}
 	if c.PostNorms {
-		room(rows*c.HiddenSize, &m.buf.post)
+		m.room(rows*c.HiddenSize, &m.buf.post)
 	}
 }
 

@@ -188,7 +188,7 @@ func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
 	lc := &peft.LoraConfig{R: 2, Alpha: 4, Dropout: 0.3, TargetRegex: `model\.layers\.[123]\..*_proj`}
 	for name, ad := range map[string]Adapter{"full": {Full: true}, "lora": {LoRA: lc}} {
 		var want []float32
-		for _, budget := range []int{activationBudget, 0} {
+		for _, again := range []int{0, 2, -1} {
 			m, err := New(cfg, randomWeights{cfg, 3}, ad, kernel.NewRef[float32]())
 			if err != nil {
 				t.Fatal(err)
@@ -196,7 +196,12 @@ func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
 			for i := range m.params {
 				m.params[i] += float32(i%7) * 0.02
 			}
-			m.budget = budget
+			layers := len(m.layers) - m.lowest
+			if again < 0 {
+				again = layers
+			}
+			layer, input := m.layerBytes(78)
+			m.Prepare(Batch{Rows: 78, Labelled: 78}, int64(layers-again)*layer+int64(again)*input)
 			got := make([]float32, len(m.params))
 			if _, err := m.Gradient(packed(cfg.VocabSize, 70), 1, engine.Key{Step: 3}, got); err != nil {
 				t.Fatal(err)
@@ -204,8 +209,8 @@ func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
 			if want == nil {
 				want = got
 			}
-			if m.buf.recompute != (budget == 0) || !slices.Equal(got, want) {
-				t.Errorf("%s, budget %d: recomputed is %v, same bits is %v", name, budget, m.buf.recompute, slices.Equal(got, want))
+			if m.buf.again != again || !slices.Equal(got, want) {
+				t.Errorf("%s: %d of %d layers computed again, want %d; same bits is %v", name, m.buf.again, layers, again, slices.Equal(got, want))
 			}
 		}
 	}

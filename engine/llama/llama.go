@@ -65,7 +65,9 @@ type Model[T kernel.Float] struct {
 	rope   rope[T]
 	slide  rope[T] // of sliding layers
 	buf    buffers[T]
-	budget int // bytes of activations to keep
+	budget int64 // bytes of activations to keep
+	exact  bool  // Prepare has said how large batches get
+	count  *int64
 	free   scratch[T]
 
 	profile *Profile // nil: nobody asks
@@ -91,22 +93,30 @@ type layer[T kernel.Float] struct {
 // New builds a model. Weights of a frozen model must all exist. With Adapter.Full, and no weight at all in w (or w nil), they start
 // as N(0, 0.02^2) and norms as 1; some but not all missing is an error, for that is a damaged checkpoint.
 func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops[T]) (*Model[T], error) {
-	m := &Model[T]{cfg: cfg, ops: ops, budget: activationBudget, layers: make([]layer[T], max(0, min(cfg.NumLayers, 1<<12)))}
-	if err := check(cfg, ad); err != nil {
+	m, err := shell(cfg, ad, ops)
+	if err != nil {
 		return nil, err
-	}
-	var err error
-	if err = m.positions(); err != nil {
-		return nil, err
-	}
-	if ad.LoRA != nil {
-		m.rank, m.dropout, m.scale = ad.LoRA.R, ad.LoRA.Dropout, T(ad.LoRA.Scale())
 	}
 	b := builder[T]{m: m, from: w, ad: ad}
 	if err := b.build(); err != nil {
 		return nil, err
 	}
 	m.lowest, m.sites = m.lowestTrainable(), b.targets
+	return m, nil
+}
+
+// shell is a model without weights.
+func shell[T kernel.Float](cfg model.Config, ad Adapter, ops kernel.Ops[T]) (*Model[T], error) {
+	if err := check(cfg, ad); err != nil {
+		return nil, err
+	}
+	m := &Model[T]{cfg: cfg, ops: ops, budget: activationBudget, layers: make([]layer[T], cfg.NumLayers)}
+	if err := m.positions(); err != nil {
+		return nil, err
+	}
+	if ad.LoRA != nil {
+		m.rank, m.dropout, m.scale = ad.LoRA.R, ad.LoRA.Dropout, T(ad.LoRA.Scale())
+	}
 	return m, nil
 }
 

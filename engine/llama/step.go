@@ -100,7 +100,7 @@ func (m *Model[T]) backwardLayer(i int, p *pass) {
 	l, a := &m.layers[i], m.act(i, true)
 	below := i > m.lowest || m.embed.trainable()
 	attn := below || l.attnTrainable()
-	if m.buf.recompute {
+	if i-m.lowest < m.buf.again {
 		m.forwardLayer(i, p, nil, a, m.buf.last) // the head has read last already
 	}
 	m.backwardMLP(l, a, p.rows, attn)
