@@ -33,6 +33,11 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		return nil, err
 	}
 	j = j.Resolve(req.Dir, func(p string) bool { return p == EmbeddedBase })
+	if req.Confined {
+		if err := confine(j, req.Dir); err != nil {
+			return nil, err
+		}
+	}
 	p := &preparation{store: n.blobs, embedded: n.cfg.Embedded}
 	portable, err := p.collect(ctx, j)
 	if err != nil {

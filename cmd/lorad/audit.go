@@ -47,7 +47,7 @@ func viewAudit(r *proto.AuditReply) auditView {
 }
 
 func (c auditCmd) Run(a *app) error {
-	cl, err := dial(a.ctx, a.dir)
+	cl, err := a.dial()
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"lorad/ca"
 	"lorad/proto"
 	"lorad/transport"
 )
@@ -22,6 +23,27 @@ func (c *client) Close() error { return c.conn.Close() }
 // dial reaches the node whose state directory is dir.
 func dial(ctx context.Context, dir string) (*client, error) {
 	conn, err := transport.DialLocal(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return &client{proto.NewControlClient(conn), conn}, nil
+}
+
+// dial reaches the node that --server names, or this machine's.
+func (a *app) dial() (*client, error) {
+	if a.server == "" {
+		return dial(a.ctx, a.dir)
+	}
+	tok, err := savedToken(a.server)
+	if err != nil {
+		return nil, err
+	}
+	return dialServer(a.ctx, a.server, tok)
+}
+
+// dialServer reaches a node from elsewhere.
+func dialServer(ctx context.Context, addr string, tok ca.JoinToken) (*client, error) {
+	conn, err := transport.GRPCPeople(ctx, addr, tok)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,8 @@ type daemonConfig struct {
 	Advertise string
 	DialFrom  net.IP
 	Threads   int
-	Bootstrap bool // make a new cluster if the directory has none
+	Workspace string // absolute; "" for none
+	Bootstrap bool   // make a new cluster if the directory has none
 	Join      string
 	Token     string
 	Witness   bool // joins as one
@@ -92,7 +93,7 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	dialer.From = cfg.DialFrom
 	d.undo(func() { dialer.Close() })
 	c := coordinator.Config{
-		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log,
+		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log, Workspace: cfg.Workspace,
 	}
 	late := &lateControl{}
 	if !creds.Node.Witness {

@@ -29,7 +29,7 @@ type drainView struct {
 const drainPoll = 100 * time.Millisecond
 
 func (d drainCmd) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 
 type cli struct {
 	Dir     string `help:"State directory of this machine's node (default: ${state})." env:"LORAD_DIR" placeholder:"DIR"`
+	Server  string `help:"host:port of any node: ask that one instead of this machine's; see lorad login." env:"LORAD_SERVER" placeholder:"ADDR"`
 	Output  string `short:"o" enum:"text,json" default:"text" help:"text or json."`
 	Verbose bool   `short:"v" help:"Log more."`
 
@@ -30,6 +31,8 @@ type cli struct {
 	Node     nodeCmd     `cmd:"" help:"Remove a node from the cluster."`
 	Recover  recoverCmd  `cmd:"" help:"Go on alone when the majority of voters is lost for good."`
 	Drain    drainCmd    `cmd:"" help:"Have a node hand its work over at the end of the step, or let it work again."`
+	Login    loginCmd    `cmd:"" help:"Keep a token for calling a cluster from elsewhere, with --server."`
+	Logout   logoutCmd   `cmd:"" help:"Forget it."`
 	Token    tokenCmd    `cmd:"" help:"Make, list and revoke tokens, for nodes that are to join and for people."`
 	Prepare  prepareCmd  `cmd:"" help:"Show what the model will see of a job's data, and what is wrong with it."`
 	Train    trainCmd    `cmd:"" help:"Train what a job file says, on the cluster or, without one, on this machine alone."`
@@ -46,6 +49,7 @@ type cli struct {
 type app struct {
 	ctx    context.Context
 	dir    string
+	server string // "": this machine's node
 	json   bool
 	stdout io.Writer
 	log    *slog.Logger
@@ -77,7 +81,7 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // the first signal asks to stop in good order, a second one kills
-	a := &app{ctx: ctx, dir: c.Dir, json: c.Output == "json", stdout: os.Stdout, log: logger(c.Verbose)}
+	a := &app{ctx: ctx, dir: c.Dir, server: c.Server, json: c.Output == "json", stdout: os.Stdout, log: logger(c.Verbose)}
 	if a.dir == "" {
 		a.dir = stateDir()
 	}

@@ -25,7 +25,7 @@ type removedView struct {
 }
 
 func (n nodeRm) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type nodeView struct {
 }
 
 func (nodesCmd) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func view(r *proto.Run, names map[string]string) runView {
 type runsLs struct{}
 
 func (runsLs) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ type runsShow struct {
 }
 
 func (s runsShow) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ type runsLogs struct {
 }
 
 func (l runsLogs) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ type runsStop struct {
 }
 
 func (s runsStop) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}

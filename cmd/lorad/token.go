@@ -33,7 +33,7 @@ type createdToken struct {
 }
 
 func (t tokenCreate) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (t tokenCreate) Run(a *app) error {
 }
 
 func printLogin(w io.Writer, t *proto.CreateTokenReply) {
-	fmt.Fprintf(w, "for a person (%s), within %s:\n\n  %s\n", t.Role, left(t.ExpiresUnixMs), t.Token)
+	fmt.Fprintf(w, "for a person (%s), within %s:\n\n  LORAD_TOKEN=%s lorad login %s\n  lorad --server %s runs\n", t.Role, left(t.ExpiresUnixMs), t.Token, t.Addr, t.Addr)
 }
 
 // left is how long until a time, as people say it.
@@ -74,7 +74,7 @@ type tokenView struct {
 type tokenLs struct{}
 
 func (tokenLs) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ type tokenRm struct {
 }
 
 func (t tokenRm) Run(a *app) error {
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (t trainCmd) Run(a *app) error {
 		return err
 	}
 	req := &proto.SubmitRequest{JobYaml: string(text), Dir: filepath.Dir(path)}
-	c, err := dial(a.ctx, a.dir)
+	c, err := a.dial()
 	if err == nil {
 		defer c.Close()
 		return t.submit(a, c, req, fmt.Sprintf("lorad train %s", t.Job))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +19,7 @@ type daemonFlags struct {
 	Name      string `help:"Name of this node (default: the host name)."`
 	Bind      string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
 	Advertise string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
+	Workspace string `help:"Folder below which jobs that people submit from elsewhere (--server) read and write; without it there are no such jobs." placeholder:"DIR" type:"path"`
 	Threads   int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
 	drainFlags
 	DialFrom         net.IP `hidden:"" help:"Address that connections to other nodes come from (default: the system chooses)."`
@@ -27,7 +27,7 @@ type daemonFlags struct {
 }
 
 func (f daemonFlags) config(a *app) daemonConfig {
-	return daemonConfig{Dir: a.dir, Name: f.Name, Bind: f.Bind, Advertise: f.Advertise, DialFrom: f.DialFrom, Threads: f.Threads, Log: a.log}
+	return daemonConfig{Dir: a.dir, Name: f.Name, Bind: f.Bind, Advertise: f.Advertise, DialFrom: f.DialFrom, Threads: f.Threads, Workspace: f.Workspace, Log: a.log}
 }
 
 type upCmd struct {
@@ -74,15 +74,16 @@ type joinCmd struct {
 	daemonFlags
 	Addr    string `arg:"" help:"host:port of any node of the cluster."`
 	Witness bool   `help:"Vote, so that two boxes survive the loss of one, and do nothing else: no run is leased to this node, and it needs no more than a small disk."`
-	Token   string `env:"LORAD_TOKEN" help:"Join token; better in the environment variable LORAD_TOKEN, which other users of the machine cannot read."`
+	tokenFlags
 }
 
 func (j joinCmd) Run(a *app) error {
-	if j.Token == "" {
-		return usage(errors.New("lorad join needs a token: lorad token create on a node of the cluster makes one"))
+	token, err := j.read()
+	if err != nil {
+		return err
 	}
 	cfg := j.config(a)
-	cfg.Join, cfg.Token, cfg.Witness = j.Addr, j.Token, j.Witness
+	cfg.Join, cfg.Token, cfg.Witness = j.Addr, token, j.Witness
 	return serve(a, cfg, j.daemonFlags, func(c *client) error {
 		reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
 		if err != nil {
