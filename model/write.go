@@ -34,9 +34,13 @@ func writeFolder(dir string, c Config, tensors []safetensors.Tensor, src fs.FS) 
 	if err := c.checkTensors(tensors); err != nil {
 		return err
 	}
-	c.DType = "float32"
-	if tensors[0].DType == safetensors.BF16 {
+	switch tensors[0].DType {
+	case safetensors.BF16:
 		c.DType = "bfloat16"
+	case safetensors.F16:
+		c.DType = "float16"
+	default:
+		c.DType = "float32"
 	}
 	config, err := c.configOf(src)
 	if err != nil {
@@ -95,6 +99,8 @@ func (c Config) configOf(src fs.FS) ([]byte, error) {
 	if _, v5 := all["dtype"]; v5 {
 		key = "dtype"
 	}
+	all["tie_word_embeddings"] = fmt.Append(nil, c.TieEmbeddings)
+	delete(all, "quantization_config") // what is written is not packed
 	all[key] = fmt.Appendf(nil, "%q", c.DType)
 	return sortedJSON(all)
 }

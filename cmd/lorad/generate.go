@@ -33,7 +33,7 @@ func (g generateCmd) Run(a *app) error {
 		}
 		prompt = string(in)
 	}
-	base, err := g.base()
+	base, err := baseOf(g.Adapter, g.BaseModel)
 	if err != nil {
 		return usage(err)
 	}
@@ -48,15 +48,15 @@ func (g generateCmd) Run(a *app) error {
 	return a.print(map[string]string{"prompt": prompt, "completion": text}, func(w io.Writer) { fmt.Fprintln(w, text) })
 }
 
-// base is the base model: as named, or the one that adapter_config.json names.
-func (g generateCmd) base() (string, error) {
+// baseOf is the base model: as named, or the one that the adapter's adapter_config.json names.
+func baseOf(adapter, named string) (string, error) {
 	switch {
-	case g.BaseModel != "":
-		return g.BaseModel, nil
-	case g.Adapter == "":
+	case named != "":
+		return named, nil
+	case adapter == "":
 		return node.EmbeddedBase, nil
 	}
-	cfg, _, err := peft.Read(os.DirFS(g.Adapter))
+	cfg, _, err := peft.Read(os.DirFS(adapter))
 	if err != nil {
 		return "", fmt.Errorf("adapter: %w", err)
 	}

@@ -247,6 +247,15 @@ func (f *File) float(name string) (entry, error) {
 	return e, nil
 }
 
+// Reader reads a tensor's bytes as they are stored.
+func (f *File) Reader(name string) (io.Reader, error) {
+	e, ok := f.entries[name]
+	if !ok {
+		return nil, fmt.Errorf("read tensor %q: %w", name, fs.ErrNotExist)
+	}
+	return io.NewSectionReader(f.r, f.data+e.Offsets[0], e.Offsets[1]-e.Offsets[0]), nil
+}
+
 // maxRaw bounds what Raw reads at once: as many bytes as any tensor of a model has.
 const maxRaw = 1 << 34
 

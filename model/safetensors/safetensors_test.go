@@ -217,3 +217,42 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+// TestF16 goes through all halves and the borders between them.
+func TestF16(t *testing.T) {
+	value := func(h uint16) float32 { return safetensors.Round(half(h), safetensors.F16) }
+	for h := range uint16(0x7c00) {
+		v, next := half(h), half(h+1)
+		if h == 0x7bff {
+			next = 65536 // what would be the next one
+		}
+		mid := (v + next) / 2
+		even := h + h&1
+		for in, want := range map[float32]uint16{v: h, mid: even, math.Nextafter32(mid, v): h, math.Nextafter32(mid, 1e9): h + 1} {
+			if got := safetensors.ToF16(in); got != want {
+				t.Fatalf("ToF16(%v) = %#x, want %#x", in, got, want)
+			}
+			if got := safetensors.ToF16(-in); got != want|0x8000 {
+				t.Fatalf("ToF16(%v) = %#x, want %#x", -in, got, want|0x8000)
+			}
+		}
+		if value(h) != v {
+			t.Fatalf("%#x is %v, read back as %v", h, v, value(h))
+		}
+	}
+	if got := safetensors.ToF16(float32(math.NaN())); got != 0x7e00 {
+		t.Errorf("NaN is %#x", got)
+	}
+}
+
+// half is the value of a positive binary16, by its definition.
+func half(h uint16) float32 {
+	exp, frac := int(h>>10), float64(h&1023)
+	switch exp {
+	case 31:
+		return float32(math.Inf(1))
+	case 0:
+		return float32(math.Ldexp(frac, -24))
+	}
+	return float32(math.Ldexp(1024+frac, exp-25))
+}

@@ -12,7 +12,10 @@ type Tensor struct {
 	Name  string
 	Shape []int // [] is a scalar
 	Data  []float32
-	DType DType // how it is stored: F32 or BF16; "" is F32
+	DType DType // how it is stored: F32, F16 or BF16; "" is F32
+
+	// Load, if Data is nil, gives the elements when they are written: a model larger than memory is written a tensor at a time.
+	Load func() ([]float32, error)
 }
 
 // DType names an element type as the header spells it.
@@ -87,17 +90,34 @@ func Widen(dst []float32, src []byte, d DType) {
 	}
 }
 
-// narrow converts f32 to stored elements; BF16 rounds to nearest, ties to even.
+// narrow converts f32 to stored elements; the 16-bit types round to nearest, ties to even.
 func narrow(dst []byte, src []float32, d DType) {
-	if d == BF16 {
+	switch d {
+	case BF16:
 		for i, v := range src {
 			binary.LittleEndian.PutUint16(dst[2*i:], ToBF16(v))
+		}
+		return
+	case F16:
+		for i, v := range src {
+			binary.LittleEndian.PutUint16(dst[2*i:], ToF16(v))
 		}
 		return
 	}
 	for i, v := range src {
 		binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(v))
 	}
+}
+
+// Round is v as it is read back after it was stored.
+func Round(v float32, d DType) float32 {
+	switch d {
+	case BF16:
+		return math.Float32frombits(uint32(ToBF16(v)) << 16)
+	case F16:
+		return halfToFloat(ToF16(v))
+	}
+	return v
 }
 
 // ToBF16 rounds to the nearest bfloat16, ties to even. A NaN becomes the quiet NaN 0x7fc0 as in PyTorch.
@@ -107,6 +127,21 @@ func ToBF16(v float32) uint16 {
 	}
 	b := math.Float32bits(v)
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
+}
+
+// ToF16 rounds to the nearest IEEE 754 binary16, ties to even; from 65520 on that is infinity. A NaN becomes the quiet NaN 0x7e00.
+func ToF16(v float32) uint16 {
+	b := math.Float32bits(v)
+	sign, abs := uint16(b>>16)&0x8000, b&0x7fffffff
+	switch {
+	case abs > 0x7f800000:
+		return 0x7e00
+	case abs >= 0x477ff000: // 65520
+		return sign | 0x7c00
+	case abs < 0x38800000: // below 2^-14: multiples of 2^-24, rounded by the addition of 0.5
+		return sign | uint16(math.Float32bits(math.Float32frombits(abs)+0.5)-0x3f000000)
+	}
+	return sign | uint16((abs-112<<23+0xfff+abs>>13&1)>>13)
 }
 
 // halfToFloat widens an IEEE 754 binary16: 1 sign, 5 exponent (bias 15) and 10 fraction bits.

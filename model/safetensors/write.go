@@ -63,10 +63,10 @@ func (t *Tensor) check() error {
 	switch {
 	case err != nil:
 		return err
-	case n != int64(len(t.Data)):
+	case n != int64(len(t.Data)) && (t.Load == nil || t.Data != nil):
 		return fmt.Errorf("shape %v takes %d elements, there are %d", t.Shape, n, len(t.Data))
-	case t.DType != F32 && t.DType != BF16:
-		return fmt.Errorf("dtype %s cannot be written (supported: F32, BF16)", t.DType)
+	case t.DType != F32 && t.DType != BF16 && t.DType != F16:
+		return fmt.Errorf("dtype %s cannot be written (supported: F32, F16, BF16)", t.DType)
 	case t.Name == metadataKey:
 		return fmt.Errorf("the name is reserved")
 	case !utf8.ValidString(t.Name):
@@ -95,7 +95,11 @@ func encodeHeader(sorted []Tensor, metadata map[string]string) ([]byte, error) {
 	}
 	at := int64(0)
 	for _, t := range sorted {
-		end := at + int64(len(t.Data)*t.DType.Size())
+		n, err := elements(t.Shape)
+		if err != nil {
+			return nil, err
+		}
+		end := at + n*int64(t.DType.Size())
 		e := entry{DType: t.DType, Shape: t.Shape, Offsets: []int64{at, end}}
 		if e.Shape == nil {
 			e.Shape = []int{}
@@ -127,6 +131,16 @@ func writeJSON(b *bytes.Buffer, v any) error {
 }
 
 func writeData(w io.Writer, t Tensor, buf []byte) error {
+	if t.Data == nil && t.Load != nil {
+		var err error
+		if t.Data, err = t.Load(); err != nil {
+			return err
+		}
+		t.Load = nil
+		if err := t.check(); err != nil {
+			return err
+		}
+	}
 	size := t.DType.Size()
 	for data := t.Data; len(data) > 0; {
 		n := min(len(data), cap(buf)/size)

@@ -2,6 +2,7 @@ package recipe
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"lorad/engine"
+	"lorad/export"
 	"lorad/internal/durable"
 	"lorad/job"
 	"lorad/model"
@@ -45,7 +47,26 @@ func (r *Recipe) writeAdapter(dir string, t engine.Trainer, base string) (*peft.
 		return nil, err
 	}
 	cfg.BaseModel = base
-	return cfg, peft.Write(dir, *cfg, tensors(t, safetensors.F32))
+	if err := peft.Write(dir, *cfg, tensors(t, safetensors.F32)); err != nil {
+		return nil, err
+	}
+	return cfg, r.writeProvenance(dir)
+}
+
+// writeProvenance records which weights the adapter belongs to.
+func (r *Recipe) writeProvenance(dir string) error {
+	print, err := r.Base.Fingerprint()
+	if err != nil {
+		return err
+	}
+	p := export.Provenance{Base: hex.EncodeToString(print[:])}
+	switch {
+	case r.Job.LoadIn4Bit && r.Job.DoubleQuant:
+		p.FourBit = export.NF4Nested
+	case r.Job.LoadIn4Bit:
+		p.FourBit = export.NF4
+	}
+	return p.Write(dir)
 }
 
 // writeFull stores the weights as bf16, the type that models of this kind are passed around in; the f32 masters are
