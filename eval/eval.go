@@ -66,8 +66,11 @@ func Score(d Domain, records []Record, answers []string) (Report, error) {
 	report := Report{N: len(records)}
 	for i, r := range records {
 		got := Answer(answers[i])
+		if strings.Contains(strings.TrimSpace(r.Want), "\n") { // a long answer is judged whole
+			got = strings.TrimSpace(answers[i])
+		}
 		invented := d.Invented(r.Prompt, got)
-		right := got == Answer(r.Want)
+		right := Exact(r.Want, answers[i])
 		if tasks[r.Task] == nil {
 			tasks[r.Task] = &tally{}
 			names = append(names, r.Task)
@@ -93,7 +96,7 @@ func Perplexity(lossSum float64, tokens int64) float64 {
 	return math.Exp(lossSum / float64(tokens))
 }
 
-// Answer is the part of a generated text that is compared: its first line, trimmed. A base model that goes on with
+// Answer is the part of a generated text that is compared with a reference of one line: its first line, trimmed. A base model that goes on with
 // a question of its own is judged by what it said first. Case and punctuation are kept.
 func Answer(text string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")

@@ -127,3 +127,48 @@ func TestPerplexity(t *testing.T) {
 		t.Errorf("Perplexity = %v, want 8", got)
 	}
 }
+
+func TestFormality(t *testing.T) {
+	legal, ok := Register("legal")
+	if !ok || len(Registers()) != 4 {
+		t.Fatal(Registers())
+	}
+	for text, want := range map[string]float64{"": 0, "The plaintiff shall prevail.": 0.5, "Plaintiff's claim, defendant's breach": 1, "hello there": 0} {
+		if got := Formality(legal, []string{text}); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	if got := Formality(WordSet("Foo bar"), []string{"foo baz", "BAR qux"}); got != 0.5 {
+		t.Errorf("own words: %v", got)
+	}
+}
+
+func TestBest(t *testing.T) {
+	choices := []string{"a", "a much longer one", "bb"}
+	if got := Best([]float64{3, 8, 5}, choices, false); got != 0 {
+		t.Errorf("by loss: %d", got)
+	}
+	if got := Best([]float64{3, 8, 5}, choices, true); got != 1 {
+		t.Errorf("by loss per byte: %d", got)
+	}
+	if got := Best([]float64{1, 1}, choices[:2], false); got != 0 {
+		t.Errorf("a tie: %d", got)
+	}
+}
+
+func TestExact(t *testing.T) {
+	for _, c := range []struct {
+		want, got string
+		equal     bool
+	}{
+		{"Mira Vale.", " Mira Vale.\nQuestion: who", true},
+		{"Mira Vale.", "mira vale.", false},
+		{"a\n\nb", "a\nb", true},
+		{"a\nb", "a", false},
+		{"a  b", "a b", true},
+	} {
+		if got := Exact(c.want, c.got); got != c.equal {
+			t.Errorf("%q, %q: %v", c.want, c.got, got)
+		}
+	}
+}

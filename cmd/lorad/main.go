@@ -40,6 +40,7 @@ type cli struct {
 	Audit    auditCmd    `cmd:"" help:"Prove from a run's ledger that every example was trained on exactly once per epoch."`
 	Chaos    chaosCmd    `cmd:"" help:"Put a cluster on this machine through faults while it trains, and see that the result is the same."`
 	Bench    benchCmd    `cmd:"" help:"Measure this machine, and training steps on it."`
+	Eval     evalCmd     `cmd:"" help:"Measure a model on held-out records, with and without an adapter."`
 	Merge    mergeCmd    `cmd:"" help:"Fold an adapter into its base model."`
 	Adapter  adapterCmd  `cmd:"" help:"Check adapters."`
 	Generate generateCmd `cmd:"" help:"Let a model continue a prompt, with or without an adapter."`
