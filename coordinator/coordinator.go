@@ -9,13 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/grpc"
 
 	"lorad/coordinator/state"
@@ -89,6 +88,9 @@ type Coordinator struct {
 	work    sync.WaitGroup
 	closing sync.Once
 
+	broken atomic.Bool // Raft's log cannot be written, and Raft hangs, by intention
+	failed chan error  // why
+
 	outcast     chan struct{} // closed when the cluster is known to have gone on without this node
 	outcastWhy  error
 	outcastOnce sync.Once
@@ -97,7 +99,8 @@ type Coordinator struct {
 // Open starts the coordinator. It returns before the node has found the others: see Ready.
 func Open(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
-		id: cfg.Credentials.Node.Id, boot: rand.Text(), cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now, outcast: make(chan struct{}),
+		id: cfg.Credentials.Node.Id, boot: rand.Text(), cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now,
+		failed: make(chan error, 1), outcast: make(chan struct{}),
 	}
 	c.log = cfg.Log.With("node", c.id)
 	if c.now == nil {
@@ -139,11 +142,10 @@ func (c *Coordinator) openGossip() (err error) {
 
 // openRaft starts this node's Raft, over its log on disk. The very first node of a cluster makes itself the only voter.
 func (c *Coordinator) openRaft() error {
-	store, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(c.cfg.Dir, "raft.db"), MsgpackUseNewTimeFormat: true})
+	store, err := c.openDisk()
 	if err != nil {
-		return fmt.Errorf("open raft.db: %w", err)
+		return err
 	}
-	c.undo(func() { store.Close() })
 	logger := raftLog(c.log)
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(c.cfg.Dir, snapshotsKept, logger)
 	if err != nil {
@@ -195,7 +197,7 @@ func (c *Coordinator) raftConfig() *raft.Config {
 	return r
 }
 
-func (c *Coordinator) bootstrap(store *raftboltdb.BoltStore, snaps raft.SnapshotStore, tr raft.Transport) error {
+func (c *Coordinator) bootstrap(store raftDisk, snaps raft.SnapshotStore, tr raft.Transport) error {
 	old, err := raft.HasExistingState(store, store, snaps)
 	if err != nil || old || len(c.creds.sealed) == 0 {
 		return err
@@ -250,6 +252,9 @@ func (c *Coordinator) undo(f func()) { c.release = append(c.release, f) }
 func (c *Coordinator) Close() error {
 	c.closing.Do(func() {
 		c.stop()
+		if c.broken.Load() {
+			return // everything may be waiting for Raft; the process ends
+		}
 		if c.server != nil {
 			c.server.Stop() // before waiting: calls may be waiting for changes that do not come any more
 			c.web.Close()

@@ -35,6 +35,7 @@ type reporter struct {
 	since   time.Time // of the oldest pending record
 	wake    chan struct{}
 	hurry   bool
+	trouble string // to be said, though the run goes on
 }
 
 func newReporter(w *worker) *reporter {
@@ -159,6 +160,9 @@ func (r *reporter) run(ctx context.Context) {
 		if err == nil {
 			err = r.sendSaved(ctx)
 		}
+		if err == nil {
+			err = r.sendTrouble(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			r.w.log.Debug("not everything is reported yet", "err", err)
 		}
@@ -235,6 +239,25 @@ func (r *reporter) sendSaved(ctx context.Context) error {
 		}
 		r.mu.Unlock()
 	}
+}
+
+// complain has the run say what is wrong on this node, though it goes on.
+func (r *reporter) complain(detail string) {
+	r.mu.Lock()
+	r.trouble = detail
+	r.mu.Unlock()
+	r.wakeUp()
+}
+
+func (r *reporter) sendTrouble(ctx context.Context) error {
+	r.mu.Lock()
+	detail := r.trouble
+	r.trouble = ""
+	r.mu.Unlock()
+	if detail == "" {
+		return nil
+	}
+	return r.w.report(ctx, &proto.Report{Detail: detail})
 }
 
 // settle drops what the ledger has, after comparing it: two members that made different things of one step must not

@@ -2,9 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"lorad/allreduce"
 	"lorad/job"
@@ -87,7 +90,9 @@ func (w *worker) restore(spec *proto.Spec) error {
 	w.machine = step.New(w.node.cfg.ID, w.plan(), done)
 	w.accumFor(done)
 	if w.atHome() {
-		return w.writeLog()
+		if err := w.writeLog(); err != nil {
+			w.log.Warn("trainer_log.jsonl is not written", "err", err)
+		}
 	}
 	return nil
 }
@@ -125,11 +130,14 @@ func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, err
 	return step.Evaluated{Done: a.Done}, nil
 }
 
-// save makes the present step durable and tells the coordinator who holds it.
+// save makes the present step durable and tells the coordinator who holds it. A disk that does not take it is no reason
+// to stop: the state is in memory here and on the other members, and what was saved before is as it was.
 func (w *worker) save(a step.Save) (step.Event, error) {
 	done, sum, err := checkpoint.Save(w.dir, w.id, w.replica, w.writeModel)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		w.log.Warn("checkpoint was not saved; training goes on", "step", a.Done, "err", err)
+		w.reports.complain(fmt.Sprintf("the checkpoint of step %d was not saved; training goes on: %v", a.Done, err))
+		return step.Saved(a), nil
 	}
 	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step); err != nil {
 		w.log.Warn("old checkpoints stay", "err", err)
@@ -143,16 +151,47 @@ func (w *worker) writeModel(dir string) error {
 	return err
 }
 
+// outputAgain is how often the home node tries to write the output while its disk is full: hours of training are not
+// given up because somebody has to make room first.
+const outputAgain = 2 * time.Second
+
+// writeOutput writes what the run was for and returns its SHA-256.
+func (w *worker) writeOutput(ctx context.Context) (sum []byte, err error) {
+	for said := false; ; said = true {
+		if err = os.MkdirAll(w.outputDir(), 0o755); err == nil {
+			sum, err = w.recipe.WriteModel(w.outputDir(), w.trainer, w.heard().Spec.BaseModel)
+		}
+		if err == nil || !w.atHome() || !full(err) {
+			return sum, err
+		}
+		if !said {
+			w.log.Warn("the output is not written yet: make room on the disk", "err", err)
+			w.reports.complain(fmt.Sprintf("all steps are done, but the output is not written yet: make room on the disk: %v", err))
+		}
+		select {
+		case <-time.After(outputAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// full says whether a disk, a quota or a limit has no room for what was to be written.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
 // finish writes the output if the run is complete and says that this member's part is over.
 func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) {
 	r := &proto.Report{Outcome: proto.Outcome_PAUSED}
 	if !a.Paused {
-		if err := os.MkdirAll(w.outputDir(), 0o755); err != nil {
-			return nil, fmt.Errorf("output_dir: %w", err)
-		}
-		sum, err := w.recipe.WriteModel(w.outputDir(), w.trainer, w.heard().Spec.BaseModel)
-		if err != nil {
+		sum, err := w.writeOutput(ctx)
+		if err != nil && w.atHome() {
 			return nil, fmt.Errorf("write output: %w", err)
+		}
+		if err != nil { // the home node has its own
+			w.log.Warn("the output was not written here", "err", err)
+			return step.Closed{}, w.reports.drain(ctx)
 		}
 		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum}
 	}

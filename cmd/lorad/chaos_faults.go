@@ -2,15 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"lorad/internal/chaos"
-	"lorad/node/checkpoint"
 )
 
 // settling is how long after a cut what was under way may still take effect on the cut-off side: it had arrived.
@@ -62,7 +59,8 @@ func (e *experiment) victims(f chaos.Fault) []*localNode {
 	if f.Kind == chaos.Leader && leader != nil {
 		return []*localNode{leader}
 	}
-	up := slices.DeleteFunc(e.ring(f.Node), func(n *localNode) bool { return !e.isUp(n) })
+	home := e.cluster.nodes[0] // a wipe spares it: its disk is the user's, with the result on it
+	up := slices.DeleteFunc(e.ring(f.Node), func(n *localNode) bool { return !e.isUp(n) || f.Kind == chaos.Wipe && n == home })
 	for _, good := range []func(*localNode) bool{
 		func(n *localNode) bool { return n != leader && e.watch.reached([]*localNode{n}) != nobody },
 		func(n *localNode) bool { return n != leader },
@@ -71,7 +69,7 @@ func (e *experiment) victims(f chaos.Fault) []*localNode {
 			return up[i : i+1]
 		}
 	}
-	return e.cluster.nodes[f.Node : f.Node+1]
+	return e.cluster.nodes[1:2]
 }
 
 // ring is all nodes, from one on.
@@ -81,6 +79,7 @@ func (e *experiment) ring(from int) []*localNode {
 
 var signals = map[chaos.Kind]syscall.Signal{
 	chaos.Kill: syscall.SIGKILL, chaos.Leader: syscall.SIGKILL, chaos.Outage: syscall.SIGKILL, chaos.Torn: syscall.SIGKILL,
+	chaos.Wipe: syscall.SIGKILL,
 	chaos.Stop: syscall.SIGSTOP, chaos.Restart: syscall.SIGTERM,
 }
 
@@ -97,6 +96,10 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode, over <-chan struct
 		return
 	}
 	for _, n := range victims {
+		if f.Kind == chaos.Disk {
+			e.squeeze(n)
+			continue
+		}
 		n.cmd.Process.Signal(signals[f.Kind])
 	}
 	for _, n := range victims {
@@ -131,13 +134,20 @@ func (e *experiment) pause(d time.Duration) {
 
 // comeBack ends a fault for one of its victims. When the experiment is over, nothing is started any more.
 func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
-	if f.Kind == chaos.Stop {
+	switch f.Kind {
+	case chaos.Stop:
 		e.pause(f.Down)
 		n.cmd.Process.Signal(syscall.SIGCONT)
 		e.back(n)
 		return
+	case chaos.Disk:
+		if !e.outlasts(f, n) {
+			e.back(n)
+			return
+		}
+	default:
+		e.ended(n)
 	}
-	e.ended(n)
 	n.stdin.Close()
 	e.watch.forget(n)
 	e.saved(n)
@@ -145,37 +155,25 @@ func (e *experiment) comeBack(f chaos.Fault, n *localNode) {
 		e.tear(n, f)
 	}
 	e.pause(f.Down)
-	if e.ctx.Err() != nil {
-		return
+	if e.ctx.Err() == nil {
+		e.restart(f, n)
 	}
-	if err := n.launch("", "up"); err != nil {
-		e.died("%v", err)
+}
+
+// restart starts a node that has ended: with its disk, or, after a wipe, as a new one.
+func (e *experiment) restart(f chaos.Fault, n *localNode) {
+	err := error(nil)
+	if f.Kind == chaos.Wipe {
+		err = e.anew(n)
+	} else {
+		err = n.launch("", "up")
+	}
+	if err != nil {
+		e.died("%s was not started again: %v", n.name, err)
 		return
 	}
 	e.back(n)
 	e.guard(n)
-}
-
-// saved looks whether the newest checkpoint that a node has acknowledged is on its disk.
-func (e *experiment) saved(n *localNode) {
-	newest := e.watch.acknowledged(n.name)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if newest == nil || newest.Step <= e.torn[n] {
-		return
-	}
-	if err := checkpoint.Check(e.checkpoints(n), newest.Step, newest.Sha256); err != nil {
-		e.unsaved++
-		e.deaths = append(e.deaths, fmt.Sprintf("%s acknowledged the checkpoint of step %d: %v", n.name, newest.Step, err))
-	}
-}
-
-// checkpoints is where a node keeps those of the run.
-func (e *experiment) checkpoints(n *localNode) string {
-	if n == e.cluster.nodes[0] {
-		return e.output
-	}
-	return filepath.Join(n.dir, "runs", e.run)
 }
 
 func (e *experiment) back(n *localNode) {
@@ -201,31 +199,4 @@ func (e *experiment) died(format string, args ...any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.deaths = append(e.deaths, fmt.Sprintf(format, args...))
-}
-
-// tear damages the newest checkpoint of a node that is away: its end is missing, as if it had never reached the disk,
-// or a bit has flipped.
-func (e *experiment) tear(n *localNode, f chaos.Fault) {
-	dir := e.checkpoints(n)
-	steps := checkpoint.List(dir)
-	if len(steps) == 0 {
-		return
-	}
-	newest := steps[len(steps)-1]
-	e.mu.Lock()
-	e.torn[n] = newest
-	e.mu.Unlock()
-	path := filepath.Join(checkpoint.Path(dir, newest), "state.bin")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return // a checkpoint that another version of lorad made
-	}
-	if half := len(data) / 2; f.Step%2 == 0 {
-		data = data[:half]
-	} else {
-		data[half] ^= 1
-	}
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		e.died("tear %s: %v", path, err)
-	}
 }

@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"lorad/allreduce"
@@ -54,6 +56,7 @@ const (
 
 // startDaemon starts a node and returns when it is part of its cluster.
 func startDaemon(ctx context.Context, cfg daemonConfig) (*daemon, error) {
+	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is an error of whoever writes them
 	d := &daemon{}
 	if err := d.open(ctx, cfg); err != nil {
 		d.close()
@@ -62,7 +65,12 @@ func startDaemon(ctx context.Context, cfg daemonConfig) (*daemon, error) {
 	ready, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	if err := d.coordinator.Ready(ready); err != nil {
-		d.close()
+		select {
+		case err = <-d.coordinator.Failed():
+			d.abandon()
+		default:
+			d.close()
+		}
 		return nil, err
 	}
 	return d, nil
@@ -139,6 +147,9 @@ func (d *daemon) work() {
 }
 
 func (d *daemon) undo(f func()) { d.release = append(d.release, f) }
+
+// abandon has close do nothing: a node that cannot write its log cannot end in order.
+func (d *daemon) abandon() { d.once.Do(func() {}) }
 
 // close stops everything in the reverse order of its start. It may be called more than once.
 func (d *daemon) close() {

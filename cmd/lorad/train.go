@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -70,7 +71,19 @@ func (t trainCmd) alone(a *app, output string, req *proto.SubmitRequest) error {
 		return err
 	}
 	defer c.Close()
-	return t.submit(a, c, req, fmt.Sprintf("lorad train %s", t.Job))
+	until, cancel := context.WithCancelCause(a.ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-d.coordinator.Failed():
+			d.abandon()
+			cancel(err)
+		case <-until.Done():
+		}
+	}()
+	b := *a
+	b.ctx = until
+	return t.submit(&b, c, req, fmt.Sprintf("lorad train %s", t.Job))
 }
 
 func (t trainCmd) submit(a *app, c *client, req *proto.SubmitRequest, again string) error {
@@ -120,6 +133,9 @@ func (t trainCmd) watch(a *app, c *client, r *proto.Run, again string) (*proto.R
 	last, err := c.follow(a.ctx, r.Spec.Run, r.Step, p)
 	if a.ctx.Err() == nil {
 		return last, err
+	}
+	if why := context.Cause(a.ctx); !errors.Is(why, context.Canceled) {
+		return nil, why // the node has failed: nobody is there to checkpoint
 	}
 	p.note("stopping: waiting for the checkpoint")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), stopGrace)

@@ -132,6 +132,9 @@ func serve(a *app, cfg daemonConfig, f daemonFlags, announce func(*client) error
 	case <-ended:
 	case <-d.coordinator.CastOut():
 		return &exitError{exitDenied, d.coordinator.Outcast()}
+	case err := <-d.coordinator.Failed():
+		d.abandon()
+		return err
 	}
 	return nil
 }

@@ -173,6 +173,10 @@ func (in *intake) outcome() {
 	r, p := in.run, in.report
 	detail := p.Detail[:min(len(p.Detail), maxDetail)]
 	switch p.Outcome {
+	case proto.Outcome_OUTCOME_UNSPECIFIED:
+		if detail != "" { // a complaint: the run goes on
+			r.Reason = fmt.Sprintf("node %s: %s", p.Node, detail)
+		}
 	case proto.Outcome_FINISHED:
 		in.finished()
 	case proto.Outcome_PAUSED:

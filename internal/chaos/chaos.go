@@ -16,6 +16,10 @@
 //   - pull: one node is cut off from all others for Down, as if its cable were pulled.
 //   - torn: SIGKILL of one node, and the newest checkpoint on its disk loses its end, or a bit of it is flipped, before
 //     it is started again.
+//   - disk: the disk of one node is full for Down: no file may grow beyond the size that the node's Raft log has. If the
+//     log needs more, the node ends, and says so; it is started again.
+//   - wipe: SIGKILL of one node that is not the run's home. It loses its disk, is removed from the cluster and joins
+//     anew.
 //
 // # Why not otherwise
 //
@@ -45,16 +49,20 @@ const (
 	Partition Kind = "partition"
 	Pull      Kind = "pull"
 	Torn      Kind = "torn"
+	Disk      Kind = "disk"
+	Wipe      Kind = "wipe"
 )
 
 // Kinds lists all of them.
-func Kinds() []Kind { return []Kind{Kill, Stop, Leader, Restart, Outage, Partition, Pull, Torn} }
+func Kinds() []Kind {
+	return []Kind{Kill, Stop, Leader, Restart, Outage, Partition, Pull, Torn, Disk, Wipe}
+}
 
 // Cuts says whether a fault parts the network, and leaves all processes alone.
 func (k Kind) Cuts() bool { return k == Partition || k == Pull }
 
 // Freezes says whether the fault leaves the processes it hits as they are, to go on afterwards as if nothing had been.
-func (k Kind) Freezes() bool { return k == Stop || k.Cuts() }
+func (k Kind) Freezes() bool { return k == Stop || k == Disk || k.Cuts() }
 
 // Spec is what a schedule is made from.
 type Spec struct {

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"lorad/proto"
+)
+
+// smallDisk mounts a file system of its own on dir, which needs root.
+func smallDisk(t *testing.T, dir string, options string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	switch err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); {
+	case errors.Is(err, syscall.EPERM):
+		t.Skip("mounting a small file system needs root")
+	case err != nil:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+}
+
+// fill leaves no room at all on the disk of dir.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(bytes.Repeat([]byte{1}, size)); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			size /= 2
+		}
+	}
+}
+
+// The disk of one node has no room left in the middle of the run: it goes on training, says that its checkpoints are
+// not saved, and acknowledges none; the others' are.
+func TestFullDiskKeepsTraining(t *testing.T) {
+	t.Setenv(beLorad, "1")
+	j := tiny{Steps: 500}
+	_, req := lay(t, j)
+	disk := filepath.Join(t.TempDir(), "small")
+	smallDisk(t, disk, "size=40m")
+	c, err := startPrepared(t.Context(), 3, func(n *localNode) error {
+		if n.name == "node-3" {
+			n.dir = filepath.Join(disk, "node")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.stop)
+	full, said := atStep(100, func() { fill(t, disk) }), ""
+	r := trainOn(t, c, 0, req, func(e *proto.FollowEvent) bool {
+		if full != nil && full(e) {
+			full = nil
+		}
+		if strings.Contains(e.Run.Reason, "was not saved") {
+			said = e.Run.Reason
+		}
+		return false
+	})
+	if got, want := view(r, nil).AdapterSHA256, alone(t, j); got != want {
+		t.Errorf("with a full disk: %s, undisturbed: %s", got, want)
+	}
+	if !strings.Contains(said, "no space left on device") || !strings.Contains(said, "training goes on") {
+		t.Errorf("the run said: %q", said)
+	}
+	if r.GetLease().GetGeneration() != 1 || len(r.Lease.Members) != 3 {
+		t.Errorf("generation %d of %d members: the node was lost", r.Lease.Generation, len(r.Lease.Members))
+	}
+	id := r.Lease.Members[slices.IndexFunc(r.Lease.Members, func(id string) bool { return slices.Contains(r.Checkpoints[0].Nodes, id) && !slices.Contains(lastCheckpoint(r).Nodes, id) })]
+	if len(lastCheckpoint(r).Nodes) != 2 || id == r.Spec.HomeNode {
+		t.Errorf("the last checkpoint is on %v, the first was on %v", lastCheckpoint(r).Nodes, r.Checkpoints[0].Nodes)
+	}
+}
+
+func lastCheckpoint(r *proto.Run) *proto.Checkpoint { return r.Checkpoints[len(r.Checkpoints)-1] }
