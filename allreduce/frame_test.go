@@ -184,16 +184,18 @@ func FuzzReadFrame(f *testing.F) {
 	f.Add(frameOf(sampleHeader, []byte("payload")))
 	f.Add(frameOf(Header{Type: Bye}, nil))
 	f.Add([]byte("GET / HTTP/1.1\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		buf := make([]byte, 100)
-		h, body, err := ReadFrame(bytes.NewReader(b), new([HeaderSize]byte), buf)
-		if err != nil {
-			return
-		}
-		if again := frameOf(h, body); !bytes.Equal(again, b[:len(again)]) {
-			t.Fatalf("read %+v, which is written %x", h, again)
-		}
-	})
+	f.Fuzz(func(t *testing.T, b []byte) { tryReadFrame(t, b) })
+}
+
+func tryReadFrame(t testing.TB, b []byte) {
+	buf := make([]byte, 100)
+	h, body, err := ReadFrame(bytes.NewReader(b), new([HeaderSize]byte), buf)
+	if err != nil {
+		return
+	}
+	if again := frameOf(h, body); !bytes.Equal(again, b[:len(again)]) {
+		t.Fatalf("read %+v, which is written %x", h, again)
+	}
 }
 
 // FuzzDecodeSegment: whatever a payload with a valid checksum holds, decoding it stays within bounds.
@@ -202,16 +204,18 @@ func FuzzDecodeSegment(f *testing.F) {
 	f.Add([]byte{4, 1, 2, 3, 4}, uint8(1))
 	f.Add([]byte{floatForm + 31, 1, 2, 3, 4, 5, 6}, uint8(1))
 	f.Add([]byte{rawFloats, 1, 2, 3, 4, 5, 6}, uint8(1))
-	f.Fuzz(func(t *testing.T, b []byte, hop uint8) {
-		r := reduction{shape: newShape(2000, 9, []int64{1, 1}, nil), in: make([]int64, 2009), acc: make([]int64, 2009), out: make([]float32, 2000), unit: 1}
-		buf := append(bytes.Clone(b), make([]byte, slack)...)
-		for c := range 2 {
-			k := packet{payload: buf[:len(b)], buf: buf[:len(b):len(buf)]}
-			if hop%2 == 0 {
-				_ = r.add(r.in, c, 0, k)
-			} else {
-				_ = r.store(c, 0, k)
-			}
+	f.Fuzz(func(t *testing.T, b []byte, hop uint8) { tryDecodeSegment(t, b, hop) })
+}
+
+func tryDecodeSegment(t testing.TB, b []byte, hop uint8) {
+	r := reduction{shape: newShape(2000, 9, []int64{1, 1}, nil), in: make([]int64, 2009), acc: make([]int64, 2009), out: make([]float32, 2000), unit: 1}
+	buf := append(bytes.Clone(b), make([]byte, slack)...)
+	for c := range 2 {
+		k := packet{payload: buf[:len(b)], buf: buf[:len(b):len(buf)]}
+		if hop%2 == 0 {
+			_ = r.add(r.in, c, 0, k)
+		} else {
+			_ = r.store(c, 0, k)
 		}
-	})
+	}
 }

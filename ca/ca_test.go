@@ -303,10 +303,12 @@ func FuzzLoad(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if b, err := decodeBundle(data); err == nil {
-			newAuthority(b)
-			newIdentity(b)
-		}
-	})
+	f.Fuzz(func(t *testing.T, data []byte) { tryBundle(t, data) })
+}
+
+func tryBundle(t testing.TB, data []byte) {
+	if b, err := decodeBundle(data); err == nil {
+		newAuthority(b)
+		newIdentity(b)
+	}
 }

@@ -321,15 +321,17 @@ func FuzzParse(f *testing.F) {
 	for _, s := range []string{head, "a: &x [*x]", "<<: {a: 1}", "? [a]\n: b", "lora_r: !!str 3", "- - -", "\x00", "a:\n\t- b", "datasets: [[[]]]", "%YAML 1.2\n---\n"} {
 		f.Add([]byte(s))
 	}
-	f.Fuzz(func(t *testing.T, yaml []byte) {
-		j, err := Parse(yaml)
-		if err != nil {
-			_ = err.Error()
-			return
-		}
-		again, err := Parse(j.YAML())
-		if err != nil || !reflect.DeepEqual(again, j) {
-			t.Fatalf("%v\n%s\nfrom %q", err, j.YAML(), yaml)
-		}
-	})
+	f.Fuzz(func(t *testing.T, yaml []byte) { tryParse(t, yaml) })
+}
+
+func tryParse(t testing.TB, yaml []byte) {
+	j, err := Parse(yaml)
+	if err != nil {
+		_ = err.Error()
+		return
+	}
+	again, err := Parse(j.YAML())
+	if err != nil || !reflect.DeepEqual(again, j) {
+		t.Fatalf("%v\n%s\nfrom %q", err, j.YAML(), yaml)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -48,10 +49,32 @@ func newDoc(yaml []byte) *doc {
 	return &doc{lines: strings.Split(text, "\n")}
 }
 
+// unprintable notes the first character that a YAML stream may not have (YAML 1.2.2, section 5.1), or bytes that are none.
+func (d *doc) unprintable() bool {
+	for i, line := range d.lines {
+		for col, r := range line {
+			bad := r < ' ' && r != '\t' || r >= 0x7f && r < 0xa0 && r != 0x85
+			if r == utf8.RuneError {
+				_, size := utf8.DecodeRuneInString(line[col:])
+				bad = size == 1
+			}
+			if bad {
+				e := &Error{Line: i + 1, Column: col + 1, Message: fmt.Sprintf("syntax: character %q is not one of a text file in UTF-8; remove it", r), Source: strings.ToValidUTF8(line, "?")}
+				d.errs = append(d.errs, e)
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // root parses the file down to its one mapping, or notes why that is impossible.
 func (d *doc) root(yaml []byte) *ast.MappingNode {
 	if len(yaml) > maxBytes {
 		d.fail(nil, "", "too large: %d bytes; a job has at most %d", len(yaml), maxBytes)
+		return nil
+	}
+	if d.unprintable() {
 		return nil
 	}
 	file, err := parser.ParseBytes(yaml, 0)

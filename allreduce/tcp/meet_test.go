@@ -224,15 +224,17 @@ func TestTrickle(t *testing.T) {
 // FuzzHello: whatever a stranger says is refused or is a hello that reads back the same.
 func FuzzHello(f *testing.F) {
 	f.Add(hello{1, 2, 3, "from", "to"}.append(nil))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r := bytes.NewReader(b)
-		h, err := readHello(r)
-		if err != nil {
-			return
-		}
-		rest, _ := io.ReadAll(r)
-		if again := append(h.append(nil), rest...); !bytes.Equal(again, b) {
-			t.Fatalf("%+v is written %x", h, again)
-		}
-	})
+	f.Fuzz(func(t *testing.T, b []byte) { tryHello(t, b) })
+}
+
+func tryHello(t testing.TB, b []byte) {
+	r := bytes.NewReader(b)
+	h, err := readHello(r)
+	if err != nil {
+		return
+	}
+	rest, _ := io.ReadAll(r)
+	if again := append(h.append(nil), rest...); !bytes.Equal(again, b) {
+		t.Fatalf("%+v is written %x", h, again)
+	}
 }
