@@ -41,13 +41,14 @@ var access = map[string]row{
 	proto.Control_RemoveNode_FullMethodName:  {may: []ca.Role{ca.Owner}},
 	proto.Control_Drain_FullMethodName:       {may: people},
 
-	proto.Coordination_Apply_FullMethodName: {may: nodes},                          // of which commands: below
-	proto.Enrol_Join_FullMethodName:         {may: slices.Concat(stranger, nodes)}, // nodes pass it on to the leader
-	proto.Enrol_Renew_FullMethodName:        {may: append([]ca.Role{ca.Lapsed}, nodes...)},
-	proto.Coordination_Keys_FullMethodName:  {may: nodes},
-	proto.Peer_Ping_FullMethodName:          {may: nodes},
-	proto.Peer_FetchBlob_FullMethodName:     {may: nodes},
-	proto.Peer_FetchState_FullMethodName:    {may: nodes},
+	proto.Coordination_Apply_FullMethodName:     {may: nodes},                          // of which commands: below
+	proto.Enrol_Join_FullMethodName:             {may: slices.Concat(stranger, nodes)}, // nodes pass it on to the leader
+	proto.Enrol_Renew_FullMethodName:            {may: append([]ca.Role{ca.Lapsed}, nodes...)},
+	proto.Coordination_Keys_FullMethodName:      {may: nodes},
+	proto.Coordination_ReadIndex_FullMethodName: {may: nodes},
+	proto.Peer_Ping_FullMethodName:              {may: nodes},
+	proto.Peer_FetchBlob_FullMethodName:         {may: nodes},
+	proto.Peer_FetchState_FullMethodName:        {may: nodes},
 
 	"put_node":     {own: nodes},
 	"remove_node":  {may: voters},

@@ -24,8 +24,8 @@ const (
 var errNoLeader = errors.New("no leader is elected")
 
 // apply has the leader carry out a command and returns when this node's replica has it too. It goes on through
-// elections until ctx ends. All commands may be repeated: a lost reply does no harm. The error is a *state.Error if
-// the command was refused.
+// elections until ctx ends. A command that is tried again because its reply was lost is carried out once. The error is
+// a *state.Error if the command was refused.
 func (c *Coordinator) apply(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
 	for {
 		reply, err := c.try(ctx, cmd)
@@ -49,9 +49,14 @@ func (c *Coordinator) conclude(ctx context.Context, r *proto.ApplyReply) error {
 	if r.RefusalKind != "" {
 		return &state.Error{Kind: state.Kind(r.RefusalKind), Text: r.Refusal}
 	}
+	return c.reach(ctx, r.Index)
+}
+
+// reach waits for this replica to hold the command with an index.
+func (c *Coordinator) reach(ctx context.Context, want uint64) error {
 	for {
 		changed, index := c.fsm.next()
-		if index >= r.Index {
+		if index >= want {
 			return nil
 		}
 		select {
@@ -71,13 +76,9 @@ func (c *Coordinator) try(ctx context.Context, cmd *proto.Command) (*proto.Apply
 	case c.id:
 		return c.propose(cmd)
 	}
-	conn, err := c.peers.conn(string(leader))
-	if err != nil {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
-	return proto.NewCoordinationClient(conn).Apply(ctx, cmd)
+	return c.near.apply(ctx, string(leader), cmd)
 }
 
 // propose puts a command into the log. Only the leader can.
@@ -88,7 +89,7 @@ func (c *Coordinator) propose(cmd *proto.Command) (*proto.ApplyReply, error) {
 		}
 		return nil, raft.ErrLeadershipTransferInProgress
 	}
-	stamped := &proto.Command{NowUnixMs: c.now().UnixMilli(), Do: cmd.Do}
+	stamped := &proto.Command{NowUnixMs: c.now().UnixMilli(), Do: cmd.Do, Id: cmd.Id}
 	b, err := pb.Marshal(stamped)
 	if err != nil {
 		return nil, err

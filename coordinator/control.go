@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
 	"time"
@@ -58,13 +59,14 @@ func codeOf(k state.Kind) codes.Code {
 	return codes.FailedPrecondition
 }
 
-// do applies a command for a person, who does not wait for ever.
+// do applies a command for a person, who does not wait for ever, once.
 func (c *Coordinator) do(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
 	if _, limited := ctx.Deadline(); !limited {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
+	cmd.Id = rand.Text()
 	return c.apply(ctx, cmd)
 }
 
@@ -181,12 +183,13 @@ func (s control) explained(r *proto.Run, waits map[string]string) *proto.Run {
 }
 
 // Runs lists all runs without their ledgers.
-func (s control) Runs(context.Context, *proto.RunsRequest) (*proto.RunsReply, error) {
+func (s control) Runs(ctx context.Context, _ *proto.RunsRequest) (*proto.RunsReply, error) {
+	stale := !s.present(ctx)
 	runs, waits := s.Coordinator.Runs(), s.waits()
 	for _, r := range runs {
 		s.explained(r, waits)
 	}
-	return &proto.RunsReply{Runs: runs}, nil
+	return &proto.RunsReply{Runs: runs, Stale: stale}, nil
 }
 
 func (s control) find(name string) (*proto.Run, error) {
@@ -202,18 +205,20 @@ func (s control) find(name string) (*proto.Run, error) {
 }
 
 // GetRun gives one run with its ledger.
-func (s control) GetRun(_ context.Context, req *proto.GetRunRequest) (*proto.Run, error) {
+func (s control) GetRun(ctx context.Context, req *proto.GetRunRequest) (*proto.Run, error) {
+	stale := !s.present(ctx)
 	r, err := s.find(req.Run)
 	if err != nil {
 		return nil, err
 	}
 	whole := s.explained(state.Header(r), s.waits())
-	whole.Ledger = state.Ledger(r)
+	whole.Ledger, whole.Stale = state.Ledger(r), stale
 	return whole, nil
 }
 
 // Stop asks the members of a run to checkpoint and stop.
 func (s control) Stop(ctx context.Context, req *proto.StopRequest) (*proto.StopReply, error) {
+	s.present(ctx) // a run that somebody has just submitted elsewhere is there
 	r, err := s.find(req.Run)
 	if err != nil {
 		return nil, err

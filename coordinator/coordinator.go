@@ -77,6 +77,7 @@ type Coordinator struct {
 	raft   *raft.Raft
 	gossip *gossip
 	peers  *peers
+	near   neighbours
 	server *grpc.Server
 	web    *http.Server
 
@@ -128,6 +129,7 @@ func (c *Coordinator) openPeers() error {
 	removed := c.fsm.removed
 	c.creds.removed.Store(&removed)
 	c.peers = newPeers(c.cfg.Dialer, c.addr)
+	c.near = c.peers
 	c.undo(c.peers.close)
 	return nil
 }

@@ -126,21 +126,10 @@ func (c *Coordinator) ping(ctx context.Context, ids []string) {
 	var all sync.WaitGroup
 	for _, id := range ids {
 		if id != c.id {
-			all.Go(func() { c.gossip.pinged(id, c.answers(ctx, id)) })
+			all.Go(func() { c.gossip.pinged(id, c.near.answers(ctx, id)) })
 		}
 	}
 	all.Wait()
-}
-
-func (c *Coordinator) answers(ctx context.Context, id string) bool {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
-	defer cancel()
-	conn, err := c.peers.conn(id)
-	if err != nil {
-		return false
-	}
-	reply, err := proto.NewPeerClient(conn).Ping(ctx, &proto.PingRequest{})
-	return err == nil && reply.Id == id
 }
 
 func ids(nodes []*proto.Node) []string {

@@ -1,13 +1,24 @@
 package coordinator
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"lorad/proto"
 	"lorad/transport"
 )
+
+// neighbours is what a node asks of another one: over gRPC (peers), or, in tests, over a network made of nothing.
+type neighbours interface {
+	apply(ctx context.Context, leader string, cmd *proto.Command) (*proto.ApplyReply, error)
+	readIndex(ctx context.Context, leader string) (uint64, error)
+	answers(ctx context.Context, id string) bool
+}
 
 // peers keeps one gRPC connection to each node that is talked to.
 type peers struct {
@@ -57,4 +68,35 @@ func (p *peers) close() {
 		c.Close()
 	}
 	clear(p.conns)
+}
+
+// apply hands the leader a command.
+func (p *peers) apply(ctx context.Context, leader string, cmd *proto.Command) (*proto.ApplyReply, error) {
+	conn, err := p.conn(leader)
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return proto.NewCoordinationClient(conn).Apply(ctx, cmd)
+}
+
+// readIndex asks the leader what is agreed on.
+func (p *peers) readIndex(ctx context.Context, leader string) (uint64, error) {
+	conn, err := p.conn(leader)
+	if err != nil {
+		return 0, status.Error(codes.Unavailable, err.Error())
+	}
+	reply, err := proto.NewCoordinationClient(conn).ReadIndex(ctx, &proto.ReadIndexRequest{})
+	return reply.GetIndex(), err
+}
+
+// answers asks a node whether it is alive.
+func (p *peers) answers(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	conn, err := p.conn(id)
+	if err != nil {
+		return false
+	}
+	reply, err := proto.NewPeerClient(conn).Ping(ctx, &proto.PingRequest{})
+	return err == nil && reply.Id == id
 }

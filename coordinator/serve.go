@@ -56,6 +56,20 @@ type coordination struct {
 	c *Coordinator
 }
 
+// ReadIndex is for a node that is to answer a question of the present.
+func (s coordination) ReadIndex(ctx context.Context, _ *proto.ReadIndexRequest) (*proto.ReadIndexReply, error) {
+	index, err := s.c.confirm()
+	return &proto.ReadIndexReply{Index: index}, s.passable(err)
+}
+
+// passable is the error of something that another leader may do in a moment, in a form that the caller understands.
+func (s coordination) passable(err error) error {
+	if err != nil && (retryable(err) || errors.Is(err, raft.ErrRaftShutdown)) {
+		return status.Errorf(codes.Unavailable, "node %s: %v", s.c.id, err)
+	}
+	return err
+}
+
 // Apply proposes a command for another node. It is not passed on: the caller looks for the leader itself.
 func (s coordination) Apply(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
 	caller, _ := transport.PeerFromContext(ctx)
@@ -63,8 +77,5 @@ func (s coordination) Apply(ctx context.Context, cmd *proto.Command) (*proto.App
 		return nil, err
 	}
 	reply, err := s.c.propose(cmd)
-	if err != nil && (retryable(err) || errors.Is(err, raft.ErrRaftShutdown)) {
-		return nil, status.Errorf(codes.Unavailable, "node %s: %v", s.c.id, err)
-	}
-	return reply, err
+	return reply, s.passable(err)
 }

@@ -823,6 +823,7 @@ type Run struct {
 	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
 	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`              // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
 	Yielded        uint64                 `protobuf:"varint,14,opt,name=yielded,proto3" json:"yielded,omitempty"`       // the newest generation whose members stood still between two steps because one of them leaves
+	Stale          bool                   `protobuf:"varint,16,opt,name=stale,proto3" json:"stale,omitempty"`           // in an answer: no leader answered, this is what the node asked last knew
 	Archive        *Archive               `protobuf:"bytes,15,opt,name=archive,proto3" json:"archive,omitempty"`        // the ledger of a run that is DONE, instead of ledger
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -954,6 +955,13 @@ func (x *Run) GetYielded() uint64 {
 		return x.Yielded
 	}
 	return 0
+}
+
+func (x *Run) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 func (x *Run) GetArchive() *Archive {
@@ -1314,6 +1322,7 @@ type Command struct {
 	//	*Command_RotateGossipKey
 	//	*Command_DrainNode
 	Do            isCommand_Do `protobuf_oneof:"do"`
+	Id            string       `protobuf:"bytes,15,opt,name=id,proto3" json:"id,omitempty"` // of a command that a person gave: tried twice, because the first reply was lost, it is carried out once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,6 +1486,13 @@ func (x *Command) GetDrainNode() *DrainNode {
 		}
 	}
 	return nil
+}
+
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
 }
 
 type isCommand_Do interface {
@@ -2198,6 +2214,7 @@ type Snapshot struct {
 	Runs          []*Run                 `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
 	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of nodes that were removed: they never come back under the same id
 	Recoveries    []*Recovery            `protobuf:"bytes,7,rep,name=recoveries,proto3" json:"recoveries,omitempty"`
+	Done          []*Done                `protobuf:"bytes,8,rep,name=done,proto3" json:"done,omitempty"` // the last commands that had an id
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2281,6 +2298,74 @@ func (x *Snapshot) GetRecoveries() []*Recovery {
 	return nil
 }
 
+func (x *Snapshot) GetDone() []*Done {
+	if x != nil {
+		return x.Done
+	}
+	return nil
+}
+
+// Done is what came of a command, for whoever tries it again.
+type Done struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Existed       bool                   `protobuf:"varint,2,opt,name=existed,proto3" json:"existed,omitempty"`
+	Node          *Node                  `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Done) Reset() {
+	*x = Done{}
+	mi := &file_proto_lorad_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Done) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Done) ProtoMessage() {}
+
+func (x *Done) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Done.ProtoReflect.Descriptor instead.
+func (*Done) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Done) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Done) GetExisted() bool {
+	if x != nil {
+		return x.Existed
+	}
+	return false
+}
+
+func (x *Done) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 // Recovery is what somebody did when the majority of voters was lost: one node went on alone, all others were thrown
 // out. It is never a command: a node that has lost its majority has nobody to agree with.
 type Recovery struct {
@@ -2299,7 +2384,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2311,7 +2396,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2324,7 +2409,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2393,7 +2478,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2490,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2503,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2453,7 +2538,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2550,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2563,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Report) GetRun() string {
@@ -2552,7 +2637,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2649,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2662,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 type KeysReply struct {
@@ -2590,7 +2675,7 @@ type KeysReply struct {
 
 func (x *KeysReply) Reset() {
 	*x = KeysReply{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2687,7 @@ func (x *KeysReply) String() string {
 func (*KeysReply) ProtoMessage() {}
 
 func (x *KeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2700,7 @@ func (x *KeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
 func (*KeysReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *KeysReply) GetGossipKey() []byte {
@@ -2646,7 +2731,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2658,7 +2743,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2671,7 +2756,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2724,7 +2809,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2821,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2834,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 type NodeStatus struct {
@@ -2766,7 +2851,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2778,7 +2863,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2791,7 +2876,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2849,7 +2934,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +2946,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +2959,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -2923,7 +3008,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3020,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3033,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -2983,7 +3068,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3080,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3093,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -3040,7 +3125,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3052,7 +3137,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3065,19 +3150,100 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+}
+
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+}
+
+type ReadIndexReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexReply) Reset() {
+	*x = ReadIndexReply{}
+	mi := &file_proto_lorad_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexReply) ProtoMessage() {}
+
+func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
+func (*ReadIndexReply) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ReadIndexReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type RunsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Runs          []*Run                 `protobuf:"bytes,1,rep,name=runs,proto3" json:"runs,omitempty"`
+	Stale         bool                   `protobuf:"varint,2,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3089,7 +3255,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3102,7 +3268,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -3110,6 +3276,13 @@ func (x *RunsReply) GetRuns() []*Run {
 		return x.Runs
 	}
 	return nil
+}
+
+func (x *RunsReply) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 type GetRunRequest struct {
@@ -3121,7 +3294,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3306,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3319,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -3166,7 +3339,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3351,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3364,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -3217,7 +3390,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3402,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3415,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3262,7 +3435,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3447,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3460,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3314,7 +3487,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3499,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3512,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3369,7 +3542,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3381,7 +3554,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3394,7 +3567,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3445,7 +3618,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3457,7 +3630,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3470,7 +3643,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3516,7 +3689,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3528,7 +3701,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3541,7 +3714,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 type TokensReply struct {
@@ -3553,7 +3726,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3565,7 +3738,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3578,7 +3751,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3597,7 +3770,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3609,7 +3782,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3622,7 +3795,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3640,7 +3813,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +3825,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +3838,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 type RemoveNodeRequest struct {
@@ -3677,7 +3850,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3689,7 +3862,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3702,7 +3875,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3723,7 +3896,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3908,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3921,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3783,7 +3956,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3795,7 +3968,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3808,7 +3981,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -3841,7 +4014,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4026,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4039,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DrainReply) GetNode() *Node {
@@ -3885,7 +4058,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3897,7 +4070,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3910,7 +4083,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -3940,7 +4113,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4125,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4138,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -4054,7 +4227,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4239,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4252,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -4099,7 +4272,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4111,7 +4284,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4124,7 +4297,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -4155,7 +4328,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4167,7 +4340,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4180,7 +4353,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4240,7 +4413,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4252,7 +4425,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4265,7 +4438,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4325,7 +4498,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4337,7 +4510,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4350,7 +4523,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 type PingReply struct {
@@ -4363,7 +4536,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4375,7 +4548,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4388,7 +4561,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PingReply) GetId() string {
@@ -4415,7 +4588,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4427,7 +4600,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4440,7 +4613,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4467,7 +4640,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4479,7 +4652,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4492,7 +4665,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4518,7 +4691,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4530,7 +4703,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4543,7 +4716,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4628,7 +4801,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xaa\x04\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xc0\x04\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -4646,7 +4819,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"recoveries\x12+\n" +
 	"\atrouble\x18\f \x01(\v2\x11.lorad.v1.TroubleR\atrouble\x12\x12\n" +
 	"\x04home\x18\r \x01(\tR\x04home\x12\x18\n" +
-	"\ayielded\x18\x0e \x01(\x04R\ayielded\x12+\n" +
+	"\ayielded\x18\x0e \x01(\x04R\ayielded\x12\x14\n" +
+	"\x05stale\x18\x10 \x01(\bR\x05stale\x12+\n" +
 	"\aarchive\x18\x0f \x01(\v2\x11.lorad.v1.ArchiveR\aarchive\";\n" +
 	"\aArchive\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\fR\arecords\x12\x16\n" +
@@ -4679,7 +4853,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x0fcreated_unix_ms\x18\t \x01(\x03R\rcreatedUnixMs\x12\x12\n" +
 	"\x04uses\x18\n" +
 	" \x01(\rR\x04uses\x12\x17\n" +
-	"\amade_by\x18\v \x01(\tR\x06madeBy\"\xf3\x05\n" +
+	"\amade_by\x18\v \x01(\tR\x06madeBy\"\x83\x06\n" +
 	"\aCommand\x12\x1e\n" +
 	"\vnow_unix_ms\x18\x01 \x01(\x03R\tnowUnixMs\x12.\n" +
 	"\bput_node\x18\x02 \x01(\v2\x11.lorad.v1.PutNodeH\x00R\aputNode\x127\n" +
@@ -4701,7 +4875,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"putCluster\x12G\n" +
 	"\x11rotate_gossip_key\x18\r \x01(\v2\x19.lorad.v1.RotateGossipKeyH\x00R\x0frotateGossipKey\x124\n" +
 	"\n" +
-	"drain_node\x18\x0e \x01(\v2\x13.lorad.v1.DrainNodeH\x00R\tdrainNodeB\x04\n" +
+	"drain_node\x18\x0e \x01(\v2\x13.lorad.v1.DrainNodeH\x00R\tdrainNode\x12\x0e\n" +
+	"\x02id\x18\x0f \x01(\tR\x02idB\x04\n" +
 	"\x02do\"-\n" +
 	"\aPutNode\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"0\n" +
@@ -4742,7 +4917,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\acluster\x18\x01 \x01(\v2\x11.lorad.v1.ClusterR\acluster\"=\n" +
 	"\x0fRotateGossipKey\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
-	"\aremoved\x18\x02 \x01(\x04R\aremoved\"\x91\x02\n" +
+	"\aremoved\x18\x02 \x01(\x04R\aremoved\"\xb5\x02\n" +
 	"\bSnapshot\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12+\n" +
 	"\acluster\x18\x02 \x01(\v2\x11.lorad.v1.ClusterR\acluster\x12$\n" +
@@ -4752,7 +4927,12 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aremoved\x18\x06 \x03(\tR\aremoved\x122\n" +
 	"\n" +
 	"recoveries\x18\a \x03(\v2\x12.lorad.v1.RecoveryR\n" +
-	"recoveries\"\xeb\x01\n" +
+	"recoveries\x12\"\n" +
+	"\x04done\x18\b \x03(\v2\x0e.lorad.v1.DoneR\x04done\"T\n" +
+	"\x04Done\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aexisted\x18\x02 \x01(\bR\aexisted\x12\"\n" +
+	"\x04node\x18\x03 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\xeb\x01\n" +
 	"\bRecovery\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x17\n" +
 	"\aunix_ms\x18\x02 \x01(\x03R\x06unixMs\x12\"\n" +
@@ -4821,9 +5001,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x03run\x18\x01 \x01(\v2\r.lorad.v1.RunR\x03run\x12\x18\n" +
 	"\aresumed\x18\x02 \x01(\bR\aresumed\x12\x18\n" +
 	"\aexisted\x18\x03 \x01(\bR\aexisted\"\r\n" +
-	"\vRunsRequest\".\n" +
+	"\vRunsRequest\"\x12\n" +
+	"\x10ReadIndexRequest\"&\n" +
+	"\x0eReadIndexReply\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"D\n" +
 	"\tRunsReply\x12!\n" +
-	"\x04runs\x18\x01 \x03(\v2\r.lorad.v1.RunR\x04runs\"!\n" +
+	"\x04runs\x18\x01 \x03(\v2\r.lorad.v1.RunR\x04runs\x12\x14\n" +
+	"\x05stale\x18\x02 \x01(\bR\x05stale\"!\n" +
 	"\rGetRunRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\"7\n" +
 	"\vStopRequest\x12\x10\n" +
@@ -4957,9 +5141,10 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"RemoveNode\x12\x1b.lorad.v1.RemoveNodeRequest\x1a\x19.lorad.v1.RemoveNodeReply\x125\n" +
 	"\x05Drain\x12\x16.lorad.v1.DrainRequest\x1a\x14.lorad.v1.DrainReply\x125\n" +
-	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2t\n" +
+	"\x05Audit\x12\x16.lorad.v1.AuditRequest\x1a\x14.lorad.v1.AuditReply2\xb7\x01\n" +
 	"\fCoordination\x120\n" +
-	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply\x122\n" +
+	"\x05Apply\x12\x11.lorad.v1.Command\x1a\x14.lorad.v1.ApplyReply\x12A\n" +
+	"\tReadIndex\x12\x1a.lorad.v1.ReadIndexRequest\x1a\x18.lorad.v1.ReadIndexReply\x122\n" +
 	"\x04Keys\x12\x15.lorad.v1.KeysRequest\x1a\x13.lorad.v1.KeysReply2r\n" +
 	"\x05Enrol\x122\n" +
 	"\x04Join\x12\x15.lorad.v1.JoinRequest\x1a\x13.lorad.v1.JoinReply\x125\n" +
@@ -4983,7 +5168,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -5013,45 +5198,48 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*PutCluster)(nil),         // 25: lorad.v1.PutCluster
 	(*RotateGossipKey)(nil),    // 26: lorad.v1.RotateGossipKey
 	(*Snapshot)(nil),           // 27: lorad.v1.Snapshot
-	(*Recovery)(nil),           // 28: lorad.v1.Recovery
-	(*RunAt)(nil),              // 29: lorad.v1.RunAt
-	(*Report)(nil),             // 30: lorad.v1.Report
-	(*KeysRequest)(nil),        // 31: lorad.v1.KeysRequest
-	(*KeysReply)(nil),          // 32: lorad.v1.KeysReply
-	(*ApplyReply)(nil),         // 33: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 34: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 35: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 36: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 37: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 38: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 39: lorad.v1.RunsRequest
-	(*RunsReply)(nil),          // 40: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 41: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 42: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 43: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 44: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 45: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 46: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 47: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 48: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 49: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 50: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 51: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 52: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 53: lorad.v1.RemoveNodeReply
-	(*DrainRequest)(nil),       // 54: lorad.v1.DrainRequest
-	(*DrainReply)(nil),         // 55: lorad.v1.DrainReply
-	(*AuditRequest)(nil),       // 56: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 57: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 58: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 59: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 60: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 61: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 62: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 63: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 64: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 65: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 66: lorad.v1.Chunk
+	(*Done)(nil),               // 28: lorad.v1.Done
+	(*Recovery)(nil),           // 29: lorad.v1.Recovery
+	(*RunAt)(nil),              // 30: lorad.v1.RunAt
+	(*Report)(nil),             // 31: lorad.v1.Report
+	(*KeysRequest)(nil),        // 32: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 33: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 34: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 35: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 36: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 37: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 38: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 39: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 40: lorad.v1.RunsRequest
+	(*ReadIndexRequest)(nil),   // 41: lorad.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),     // 42: lorad.v1.ReadIndexReply
+	(*RunsReply)(nil),          // 43: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 44: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 45: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 46: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 47: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 48: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 49: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 50: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 51: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 52: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 53: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 54: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 55: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 56: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 57: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 58: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 59: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 60: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 61: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 62: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 63: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 64: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 65: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 66: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 67: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 68: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 69: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
@@ -5072,7 +5260,7 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	22, // 15: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
 	23, // 16: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
 	24, // 17: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	30, // 18: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	31, // 18: lorad.v1.Command.report:type_name -> lorad.v1.Report
 	25, // 19: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
 	26, // 20: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
 	17, // 21: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
@@ -5087,71 +5275,75 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	2,  // 30: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
 	13, // 31: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
 	9,  // 32: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	28, // 33: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	2,  // 34: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 35: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	29, // 36: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	7,  // 37: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	8,  // 38: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 39: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 40: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 41: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	35, // 42: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	28, // 43: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	9,  // 44: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	9,  // 45: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	9,  // 46: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	9,  // 47: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	7,  // 48: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	13, // 49: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 50: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 51: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
-	2,  // 52: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 53: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 54: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	34, // 55: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	37, // 56: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	39, // 57: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	41, // 58: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	42, // 59: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	44, // 60: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	46, // 61: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	48, // 62: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	50, // 63: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	52, // 64: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	54, // 65: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
-	56, // 66: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	14, // 67: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	31, // 68: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	60, // 69: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	58, // 70: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	62, // 71: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	64, // 72: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	65, // 73: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	36, // 74: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	38, // 75: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	40, // 76: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	9,  // 77: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	43, // 78: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	45, // 79: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	47, // 80: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	49, // 81: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	51, // 82: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	53, // 83: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	55, // 84: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
-	57, // 85: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	33, // 86: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	32, // 87: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	61, // 88: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	59, // 89: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	63, // 90: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	66, // 91: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	66, // 92: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	74, // [74:93] is the sub-list for method output_type
-	55, // [55:74] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	29, // 33: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	28, // 34: lorad.v1.Snapshot.done:type_name -> lorad.v1.Done
+	2,  // 35: lorad.v1.Done.node:type_name -> lorad.v1.Node
+	2,  // 36: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 37: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	30, // 38: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	7,  // 39: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	8,  // 40: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 41: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 42: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 43: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	36, // 44: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	29, // 45: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 46: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 47: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 48: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 49: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 50: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	13, // 51: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 52: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 53: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 54: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 55: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 56: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	35, // 57: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	38, // 58: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	40, // 59: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	44, // 60: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	45, // 61: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	47, // 62: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	49, // 63: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	51, // 64: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	53, // 65: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	55, // 66: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	57, // 67: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	59, // 68: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	14, // 69: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	41, // 70: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
+	32, // 71: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	63, // 72: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	61, // 73: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	65, // 74: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	67, // 75: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	68, // 76: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	37, // 77: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	39, // 78: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	43, // 79: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 80: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	46, // 81: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	48, // 82: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	50, // 83: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	52, // 84: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	54, // 85: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	56, // 86: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	58, // 87: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	60, // 88: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	34, // 89: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	42, // 90: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
+	33, // 91: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	64, // 92: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	62, // 93: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	66, // 94: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	69, // 95: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	69, // 96: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	77, // [77:97] is the sub-list for method output_type
+	57, // [57:77] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -5180,7 +5372,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   65,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -545,8 +545,9 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Coordination_Apply_FullMethodName = "/lorad.v1.Coordination/Apply"
-	Coordination_Keys_FullMethodName  = "/lorad.v1.Coordination/Keys"
+	Coordination_Apply_FullMethodName     = "/lorad.v1.Coordination/Apply"
+	Coordination_ReadIndex_FullMethodName = "/lorad.v1.Coordination/ReadIndex"
+	Coordination_Keys_FullMethodName      = "/lorad.v1.Coordination/Keys"
 )
 
 // CoordinationClient is the client API for Coordination service.
@@ -556,6 +557,7 @@ const (
 // Internal: nodes only.
 type CoordinationClient interface {
 	Apply(ctx context.Context, in *Command, opts ...grpc.CallOption) (*ApplyReply, error)
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexReply, error)
 	Keys(ctx context.Context, in *KeysRequest, opts ...grpc.CallOption) (*KeysReply, error)
 }
 
@@ -571,6 +573,16 @@ func (c *coordinationClient) Apply(ctx context.Context, in *Command, opts ...grp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApplyReply)
 	err := c.cc.Invoke(ctx, Coordination_Apply_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *coordinationClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexReply)
+	err := c.cc.Invoke(ctx, Coordination_ReadIndex_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -594,6 +606,7 @@ func (c *coordinationClient) Keys(ctx context.Context, in *KeysRequest, opts ...
 // Internal: nodes only.
 type CoordinationServer interface {
 	Apply(context.Context, *Command) (*ApplyReply, error)
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexReply, error)
 	Keys(context.Context, *KeysRequest) (*KeysReply, error)
 	mustEmbedUnimplementedCoordinationServer()
 }
@@ -607,6 +620,9 @@ type UnimplementedCoordinationServer struct{}
 
 func (UnimplementedCoordinationServer) Apply(context.Context, *Command) (*ApplyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Apply not implemented")
+}
+func (UnimplementedCoordinationServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
 }
 func (UnimplementedCoordinationServer) Keys(context.Context, *KeysRequest) (*KeysReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Keys not implemented")
@@ -650,6 +666,24 @@ func _Coordination_Apply_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Coordination_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CoordinationServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Coordination_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CoordinationServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Coordination_Keys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(KeysRequest)
 	if err := dec(in); err != nil {
@@ -678,6 +712,10 @@ var Coordination_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Apply",
 			Handler:    _Coordination_Apply_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _Coordination_ReadIndex_Handler,
 		},
 		{
 			MethodName: "Keys",

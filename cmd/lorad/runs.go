@@ -83,6 +83,7 @@ func (runsLs) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	warnStale(reply.Stale)
 	views := []runView{}
 	for _, r := range reply.Runs {
 		views = append(views, view(r, names))
@@ -96,6 +97,13 @@ func (runsLs) Run(a *app) error {
 		}
 		t.Flush()
 	})
+}
+
+// warnStale says that what is shown may not be the present.
+func warnStale(stale bool) {
+	if stale {
+		fmt.Fprintln(os.Stderr, "no leader answers: this is what this node last knew")
+	}
 }
 
 type runsShow struct {
@@ -116,6 +124,7 @@ func (s runsShow) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	warnStale(r.Stale)
 	v := view(r, namesOf(cluster))
 	if caught := recoveries(cluster, v.Run); len(caught) > 0 {
 		v.ClusterRecoveries = caught

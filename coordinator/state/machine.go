@@ -19,6 +19,7 @@ type Machine struct {
 	removed map[string]string // id to id, for sorted
 
 	recoveries []*proto.Recovery // the oldest first
+	done       []*proto.Done     // the last commands that had an id, the oldest first
 }
 
 // New returns the state before the first command.
@@ -40,9 +41,7 @@ type Result struct {
 	Stale   bool        // Report: of a generation that is over; only what was known already was compared
 }
 
-// Apply carries out one command, or refuses it with an *Error and changes nothing. It keeps what the command points
-// to: the caller must not write to it afterwards.
-func (m *Machine) Apply(c *proto.Command) (Result, error) {
+func (m *Machine) carryOut(c *proto.Command) (Result, error) {
 	now := c.GetNowUnixMs()
 	switch do := c.GetDo().(type) {
 	case *proto.Command_PutCluster:

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"testing"
 
 	"lorad/proto"
@@ -70,4 +71,29 @@ func TestRunsMoveWhenTheirHomeIsRemoved(t *testing.T) {
 	if r := b.ok(&proto.Command{Do: &proto.Command_ResumeRun{ResumeRun: &proto.ResumeRun{Run: "unbegun"}}}).Run; r.HomeNode() != "b" || r.Phase != proto.Phase_PENDING {
 		t.Errorf("submitted again: %v", r)
 	}
+}
+
+// A stop whose reply was lost is tried again after somebody else has resumed the run: it must not stop it twice.
+func TestCommandsWithAnIDAreCarriedOutOnce(t *testing.T) {
+	b := newBench(t)
+	named := func(id string, c *proto.Command) *proto.Command {
+		c.Id = id
+		return c
+	}
+	b.ok(named("1", stop(false)))
+	b.ok(named("2", resume()))
+	b.ok(named("1", stop(false)))
+	b.phase(proto.Phase_PENDING)
+	first := b.ok(named("3", submit("s", 4, "a")))
+	again := b.ok(named("3", submit("s", 4, "a")))
+	if first.Existed || again.Existed || !b.ok(named("4", submit("s", 4, "a"))).Existed {
+		t.Error("a submission that is tried again takes itself for another one's")
+	}
+	for i := range 2 * remembered {
+		b.ok(named(fmt.Sprint("many", i), resume()))
+	}
+	if n := len(b.m.done); n != remembered {
+		t.Errorf("%d commands are remembered", n)
+	}
+	b.refused(Invalid, named(string(make([]byte, 65)), resume()))
 }

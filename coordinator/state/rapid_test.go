@@ -15,7 +15,7 @@ func anyCommand(t *rapid.T) *proto.Command {
 	node := rapid.SampledFrom([]string{"a", "b", "c", ""})
 	run := rapid.SampledFrom([]string{"r", "r", "s"})
 	small := rapid.Uint64Range(0, 12)
-	c := &proto.Command{NowUnixMs: rapid.Int64Range(0, 1<<40).Draw(t, "now")}
+	c := &proto.Command{NowUnixMs: rapid.Int64Range(0, 1<<40).Draw(t, "now"), Id: rapid.SampledFrom([]string{"", "", "x", "y"}).Draw(t, "id")}
 	switch rapid.IntRange(0, 14).Draw(t, "kind") {
 	case 0:
 		c.Do = putNode(node.Draw(t, "node"), "host").Do

@@ -22,7 +22,7 @@ type Image struct{ s *proto.Snapshot }
 func (m *Machine) Image() Image {
 	return Image{&proto.Snapshot{
 		Version: Version, Cluster: m.cluster, Nodes: sorted(m.nodes), Tokens: sorted(m.tokens), Runs: sorted(m.runs),
-		Removed: sorted(m.removed), Recoveries: m.recoveries,
+		Removed: sorted(m.removed), Recoveries: m.recoveries, Done: m.done,
 	}}
 }
 
@@ -48,7 +48,7 @@ func (m *Machine) Restore(b []byte) error {
 		return fmt.Errorf("restore state: version %d: this lorad reads version %d; run the lorad that wrote it", s.Version, Version)
 	}
 	fresh := New()
-	fresh.cluster, fresh.recoveries = s.Cluster, s.Recoveries
+	fresh.cluster, fresh.recoveries, fresh.done = s.Cluster, s.Recoveries, s.Done
 	for _, n := range s.Nodes {
 		fresh.nodes[n.Id] = n
 	}
