@@ -3,6 +3,7 @@ package export
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"slices"
 
@@ -13,17 +14,19 @@ import (
 
 // change is what an adapter does to one linear layer.
 type change struct {
-	module  string // model.layers.0.self_attn.q_proj
-	a, b    peft.Tensor
-	scale   float64
-	in, out int
+	module    string // model.layers.0.self_attn.q_proj
+	a, b      peft.Tensor
+	magnitude []float32 // [out], DoRA's; nil without
+	scale     float64
+	in, out   int
 }
 
 // Adapter is an adapter with its base.
 type Adapter struct {
 	Config  peft.LoraConfig
 	base    *model.Folder
-	changes map[string]change // by module
+	changes map[string]change    // by module
+	whole   map[string][]float32 // tensors that were trained themselves, by their name in the base: biases, modules_to_save
 	ops     kernel.Ops[float32]
 }
 
@@ -33,7 +36,7 @@ func Open(base *model.Folder, adapter fs.FS, ops kernel.Ops[float32]) (*Adapter,
 	if err != nil {
 		return nil, err
 	}
-	a := &Adapter{Config: cfg, base: base, changes: map[string]change{}, ops: ops}
+	a := &Adapter{Config: cfg, base: base, changes: map[string]change{}, whole: map[string][]float32{}, ops: ops}
 	shapes := map[string][]int{}
 	for _, s := range base.Config().Tensors() {
 		shapes[s.Name] = s.Shape
@@ -41,23 +44,43 @@ func Open(base *model.Folder, adapter fs.FS, ops kernel.Ops[float32]) (*Adapter,
 	if base.Config().TieEmbeddings {
 		shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
 	}
-	for name, t := range tensors {
-		module, isB, ok := peft.Module(name)
-		if !ok || isB {
-			continue
-		}
-		_, nameB := peft.Names(module)
-		shape, known := shapes[module+".weight"]
-		b := tensors[nameB]
-		switch {
-		case !known:
+	names := slices.Sorted(maps.Keys(tensors))
+	for _, name := range names {
+		if module, _, ok := peft.Module(name); ok && shapes[module+".weight"] == nil {
 			return nil, fmt.Errorf("adapter: it changes %s, which the base model does not have: it was made for another", module)
-		case shape[1] != t.Shape[1] || shape[0] != b.Shape[0]:
-			return nil, fmt.Errorf("adapter: %s: made for a layer of %d x %d, the base model's is %d x %d", module, b.Shape[0], t.Shape[1], shape[0], shape[1])
 		}
-		a.changes[module] = change{module, t, b, cfg.Scale(), shape[1], shape[0]}
+	}
+	for _, name := range names {
+		if err := a.add(name, tensors, shapes); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
+}
+
+// add takes one tensor of an adapter; lora_A brings the rest of its layer.
+func (a *Adapter) add(name string, tensors map[string]peft.Tensor, shapes map[string][]int) error {
+	t := tensors[name]
+	if own, ok := peft.Trained(name); ok {
+		shape, known := shapes[own]
+		if !known || !slices.Equal(shape, t.Shape) {
+			return fmt.Errorf("adapter: it has %s in shape %v, the base model in %v: it was made for another", own, t.Shape, shape)
+		}
+		a.whole[own] = t.Data
+		return nil
+	}
+	module, isB, ok := peft.Module(name)
+	if !ok || isB {
+		return nil
+	}
+	_, nameB := peft.Names(module)
+	shape, b := shapes[module+".weight"], tensors[nameB]
+	if shape[1] != t.Shape[1] || shape[0] != b.Shape[0] {
+		return fmt.Errorf("adapter: %s: made for a layer of %d x %d, the base model's is %d x %d", module, b.Shape[0], t.Shape[1], shape[0], shape[1])
+	}
+	_, scale := a.Config.Of(module)
+	a.changes[module] = change{module, t, b, tensors[peft.MagnitudeName(module)].Data, scale, shape[1], shape[0]}
+	return nil
 }
 
 // modules lists what is changed, sorted.
@@ -70,13 +93,23 @@ func (a *Adapter) modules() []string {
 	return out
 }
 
-// delta is scale*B*A, [out, in].
-func (a *Adapter) delta(c change) []float32 {
+// delta is what is added to the weight w, [out, in]: scale*B*A. With magnitudes, each row of w + scale*B*A is brought to its length.
+func (a *Adapter) delta(c change, w []float32) []float32 {
 	r := c.a.Shape[0]
 	d := make([]float32, c.out*c.in)
 	a.ops.Gemm(false, false, c.out, c.in, r, c.b.Data, r, c.a.Data, c.in, d, c.in, false)
 	for i := range d {
 		d[i] *= float32(c.scale)
+	}
+	for j, length := range c.magnitude {
+		row, was := d[j*c.in:(j+1)*c.in], w[j*c.in:(j+1)*c.in]
+		for i := range row {
+			row[i] += was[i]
+		}
+		gain := float64(length) / math.Sqrt(squares(row))
+		for i := range row {
+			row[i] = float32(gain*float64(row[i]) - float64(was[i]))
+		}
 	}
 	return d
 }

@@ -137,6 +137,40 @@ func TestOracleMerge(t *testing.T) {
 	}
 }
 
+// TestOracleMergeLoRAFamily: so do adapters of LoRA's relatives, with magnitudes, ranks by module, biases and whole modules.
+func TestOracleMergeLoRAFamily(t *testing.T) {
+	family := filepath.Join("..", "engine", "llama", "testdata", "family")
+	want, err := safetensors.OpenFS(os.DirFS(family), "recorded.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer want.Close()
+	var facts struct{ Tokens [][]int32 }
+	text, err := os.ReadFile(filepath.Join(family, "recorded.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &facts)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := load(t, "llama3").base(t)
+	for _, name := range []string{"patterns", "rslora", "dora", "bias", "saved"} {
+		a, f := open(t, base, os.DirFS(filepath.Join(family, name)))
+		dir := t.TempDir()
+		if _, err := a.Merge(dir, base, safetensors.F32, nil); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		logit, _, err := want.F32(name + "/logits")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := distance(logits(t, os.DirFS(dir), llama.Adapter{}, facts.Tokens[0]), logit); !(d < 1e-5) {
+			t.Errorf("%s: logits differ by %.2g of the largest", name, d)
+		}
+	}
+}
+
 func (r recorded) merge(t *testing.T, dtype safetensors.DType) (fs.FS, export.Report) {
 	t.Helper()
 	base := r.base(t)

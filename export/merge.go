@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"slices"
 	"strings"
 
 	"lorad/model"
@@ -63,6 +64,9 @@ func (m *merge) own() safetensors.DType {
 
 // weight is one tensor of the merged model.
 func (m *merge) weight(name string) ([]float32, error) {
+	if own, ok := m.whole[name]; ok {
+		return slices.Clone(own), nil
+	}
 	w, _, err := m.base.Tensor(name)
 	if err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func (m *merge) weight(name string) ([]float32, error) {
 	if !ok {
 		return w, nil
 	}
-	d := m.delta(c)
+	d := m.delta(c, w)
 	if err := m.compare(w, d); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

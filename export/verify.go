@@ -77,7 +77,7 @@ func (a *Adapter) effects(c *Check) error {
 		if err != nil {
 			return err
 		}
-		d := a.delta(ch)
+		d := a.delta(ch, w)
 		e := math.Sqrt(squares(d) / max(squares(w), math.SmallestNonzeroFloat64))
 		switch {
 		case !finite(d):

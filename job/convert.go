@@ -18,7 +18,19 @@ func (d *doc) convert(k Key, words map[string]string, dst any, v spelt) string {
 	case *[]Dataset:
 		return d.datasets(k, p, v.node)
 	case *Targets:
+		if k.Quiet && v.empty() {
+			return ""
+		}
 		return targets(p, v)
+	case *[]string:
+		if v.empty() {
+			return ""
+		}
+		return stringList(p, v)
+	case *map[string]int:
+		return pairs(p, v, "a mapping of modules to whole numbers")
+	case *map[string]float64:
+		return pairs(p, v, "a mapping of modules to numbers")
 	}
 	text, ok := v.scalar()
 	if !ok {
@@ -203,6 +215,12 @@ func (v spelt) scalar() (string, bool) {
 	return scalar(v.node)
 }
 
+// empty: a list with nothing in it.
+func (v spelt) empty() bool {
+	seq, ok := v.node.(*ast.SequenceNode)
+	return ok && v.text == nil && len(seq.Values) == 0
+}
+
 // quoted: "16" is a string on purpose.
 func (v spelt) quoted() bool {
 	if v.text != nil {
@@ -234,8 +252,10 @@ func typeName(dst any) string {
 		return "a number"
 	case *bool:
 		return "true or false"
-	case *Targets:
+	case *Targets, *[]string:
 		return "a list"
+	case *map[string]int, *map[string]float64:
+		return "a mapping"
 	case *[]Dataset:
 		return "a list of mappings"
 	}

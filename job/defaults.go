@@ -1,6 +1,9 @@
 package job
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // defaults are the tutorial's where it has one (rank 16, alpha 32, cosine with warm-up) and otherwise those of
 // axolotl's LoRA examples and of Hugging Face's Trainer. What depends on other keys is filled in by finish.
@@ -79,14 +82,22 @@ func (d *doc) kind(j *Job, set map[string]given) {
 			continue
 		}
 		if g, ok := set[k.Name]; ok && !isZero(k.at(j)) {
-			without := "with adapter: " + j.Adapter
-			if k.Only == QLoRA && j.Adapter == LoRA {
-				without = "without load_in_4bit: true"
-			}
-			d.fail(g.at, g.name, "contradiction: has no meaning %s; remove the key", without)
+			d.fail(g.at, g.name, "contradiction: has no meaning %s; remove the key", besides(k.Only, j, set))
 		}
 		setZero(k.at(j))
 	}
+}
+
+// besides is what a key has no meaning beside.
+func besides(only string, j *Job, set map[string]given) string {
+	switch {
+	case j.Adapter != LoRA || only == Full:
+		return "with adapter: " + j.Adapter
+	case only == QLoRA:
+		return "without load_in_4bit: true"
+	}
+	g := set["lora_model_dir"]
+	return fmt.Sprintf("beside %s on line %d, whose adapter is trained on as it is", g.name, g.at.Position.Line)
 }
 
 // batches makes the three batch keys agree: global = micro * accumulation, where the last micro-batch of a step may

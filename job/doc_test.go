@@ -127,6 +127,9 @@ func meaning(k Key) string {
 	if k.Only == QLoRA {
 		return k.Doc + " (`load_in_4bit: true` only)"
 	}
+	if k.Only == NewLoRA {
+		return k.Doc + " (not beside `lora_model_dir`)"
+	}
 	if k.Only != "" {
 		return k.Doc + " (`adapter: " + k.Only + "` only)"
 	}

@@ -23,6 +23,8 @@ import (
 const (
 	LoRA  = "lora"  // adapter
 	QLoRA = "qlora" // adapter in a file: LoRA with LoadIn4Bit
+
+	NewLoRA = "new" // Key.Only: LoRA that does not start from an adapter
 	Full  = "full"  // adapter: all weights are trained
 
 	InitRandom = "random" // init: weights are drawn from the seed
@@ -56,7 +58,13 @@ type Job struct {
 	LoraDropout       float64
 	LoraTargetModules Targets
 	LoraInit          string
+	LoraExclude       Targets
+	LoraRankPattern   map[string]int
+	LoraAlphaPattern  map[string]float64
+	LoraModulesToSave []string
 	PeftUseRSLoRA     bool
+	PeftUseDoRA       bool
+	PeftBias          string // "" or lora_only
 
 	Datasets     []Dataset
 	TestDatasets []Dataset

@@ -232,6 +232,14 @@ func someJob(t *rapid.T) Job {
 		if j.LoadIn4Bit = rapid.Bool().Draw(t, "4 bits"); j.LoadIn4Bit {
 			j.QuantType, j.QuantCompute, j.DoubleQuant = "nf4", "f32", rapid.Bool().Draw(t, "nested")
 		}
+		j.PeftUseDoRA = rapid.Bool().Draw(t, "dora")
+		j.PeftBias = rapid.SampledFrom([]string{"", "lora_only"}).Draw(t, "bias")
+		j.LoraInit = rapid.SampledFrom([]string{LoRAInitDefault, "gaussian"}).Draw(t, "init")
+		if rapid.Bool().Draw(t, "patterns") {
+			j.LoraRankPattern = map[string]int{"q_proj": 3, `layers\.\d+\.mlp.*`: 9}
+			j.LoraAlphaPattern = map[string]float64{"^model.x: y": 0.5}
+			j.LoraModulesToSave, j.LoraExclude = []string{"embed_tokens", "lm_head"}, Targets{Regex: ".*[0].*"}
+		}
 		j.LoraPlusRatio = rapid.SampledFrom([]float64{0, 16}).Draw(t, "ratio")
 		j.LoraTargetModules.Names = slices.Compact(slices.Sorted(slices.Values(rapid.SliceOfN(name.Filter(func(s string) bool { return s != "all" }), 1, 4).Draw(t, "targets"))))
 		j.LoraAlpha = rapid.Float64Range(1e-3, 1e3).Draw(t, "alpha")

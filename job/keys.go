@@ -13,14 +13,14 @@ type Key struct {
 	Section string // heading in the example file
 	Doc     string
 	Values  []string // what a string may be; nil = anything
-	Only    string   // kind of training the key belongs to: LoRA, QLoRA (LoRA with load_in_4bit) or Full; "" = all
+	Only    string   // kind of training the key belongs to: LoRA, NewLoRA (without lora_model_dir), QLoRA (with load_in_4bit) or Full; "" = all
 	Quiet   bool     // off when zero, and then not written: a job without it keeps its identity
 }
 
 // key is a row of the table: T is the struct that the key is kept in.
 type key[T any] struct {
 	Key
-	at    func(*T) any // pointer to the field: *string, *int, *uint64, *float64, *bool, *Targets or *[]Dataset
+	at    func(*T) any // pointer to the field: *string, *int, *uint64, *float64, *bool, *Targets, *[]string, *map[string]int, *map[string]float64 or *[]Dataset
 	check func(v any) string
 	words map[string]string // other spellings of the values
 }
@@ -94,23 +94,44 @@ func modelKeys() []row {
 
 func loraKeys() []row {
 	const s = "LoRA"
+	return append(newLoRAKeys(),
+		row{Key: Key{Name: "lora_model_dir", Aliases: []string{"resume_adapter_file", "adapter_name_or_path"}, Section: s, Only: LoRA,
+			Doc: "PEFT folder with the adapter to start from, which says what the keys above say"}, at: func(j *Job) any { return &j.LoraModelDir }, check: oneLine},
+	)
+}
+
+// newLoRAKeys say what a new adapter is; the one in lora_model_dir says it of itself, but for the dropout.
+func newLoRAKeys() []row {
+	const s = "LoRA"
 	return []row{
-		{Key: Key{Name: "lora_r", Aliases: []string{"lora_rank", "r"}, Section: s, Only: LoRA,
+		{Key: Key{Name: "lora_r", Aliases: []string{"lora_rank", "r"}, Section: s, Only: NewLoRA,
 			Doc: "rank of the update"}, at: func(j *Job) any { return &j.LoraR }, check: intIn(1, 4096)},
-		{Key: Key{Name: "lora_alpha", Section: s, Only: LoRA,
+		{Key: Key{Name: "lora_alpha", Section: s, Only: NewLoRA,
 			Doc: "the update is scaled by alpha / r"}, at: func(j *Job) any { return &j.LoraAlpha }, check: positive},
 		{Key: Key{Name: "lora_dropout", Section: s, Only: LoRA,
 			Doc: "dropout on the input of the update, from 0 to below 1"}, at: func(j *Job) any { return &j.LoraDropout }, check: below1},
-		{Key: Key{Name: "lora_target_modules", Aliases: []string{"lora_target", "target_modules"}, Section: s, Only: LoRA,
+		{Key: Key{Name: "lora_target_modules", Aliases: []string{"lora_target", "target_modules"}, Section: s, Only: NewLoRA,
 			Doc: "list of module names, one regular expression, or all-linear"}, at: func(j *Job) any { return &j.LoraTargetModules }},
-		{Key: Key{Name: "lora_init", Aliases: []string{"peft_init_lora_weights", "init_lora_weights"}, Section: s, Only: LoRA,
-			Values: []string{LoRAInitDefault},
-			Doc:    "how A is drawn (B starts at zero): PEFT's default"}, at: func(j *Job) any { return &j.LoraInit },
+		{Key: Key{Name: "lora_exclude_modules", Aliases: []string{"exclude_modules"}, Section: s, Only: NewLoRA, Quiet: true,
+			Doc: "modules that get no adapter all the same: a list of names, or one regular expression"}, at: func(j *Job) any { return &j.LoraExclude }},
+		{Key: Key{Name: "lora_rank_pattern", Aliases: []string{"rank_pattern"}, Section: s, Only: NewLoRA, Quiet: true,
+			Doc: "other ranks by module: {q_proj: 32}; keys are regular expressions for the end of the name, the first in alphabetical order counts"},
+			at: func(j *Job) any { return &j.LoraRankPattern }, check: ranks},
+		{Key: Key{Name: "lora_alpha_pattern", Aliases: []string{"alpha_pattern"}, Section: s, Only: NewLoRA, Quiet: true,
+			Doc: "other alphas by module, likewise"}, at: func(j *Job) any { return &j.LoraAlphaPattern }, check: alphas},
+		{Key: Key{Name: "lora_init", Aliases: []string{"peft_init_lora_weights", "init_lora_weights"}, Section: s, Only: NewLoRA,
+			Values: []string{LoRAInitDefault, "gaussian"},
+			Doc:    "how A is drawn (B starts at zero): default is PEFT's uniform distribution, gaussian has standard deviation 1 / r"}, at: func(j *Job) any { return &j.LoraInit },
 			words: map[string]string{"true": LoRAInitDefault, "kaiming": LoRAInitDefault}},
-		{Key: Key{Name: "peft_use_rslora", Aliases: []string{"use_rslora"}, Section: s, Only: LoRA,
+		{Key: Key{Name: "peft_use_rslora", Aliases: []string{"use_rslora"}, Section: s, Only: NewLoRA,
 			Doc: "scale by alpha / sqrt(r) instead (rank-stabilised LoRA)"}, at: func(j *Job) any { return &j.PeftUseRSLoRA }},
-		{Key: Key{Name: "lora_model_dir", Aliases: []string{"resume_adapter_file", "adapter_name_or_path"}, Section: s, Only: LoRA,
-			Doc: "PEFT folder with the adapter to start from"}, at: func(j *Job) any { return &j.LoraModelDir }, check: oneLine},
+		{Key: Key{Name: "peft_use_dora", Aliases: []string{"use_dora"}, Section: s, Only: NewLoRA, Quiet: true,
+			Doc: "learn the length of each row of a weight apart from its direction (DoRA)"}, at: func(j *Job) any { return &j.PeftUseDoRA }},
+		{Key: Key{Name: "peft_bias", Aliases: []string{"bias"}, Section: s, Only: NewLoRA, Quiet: true, Values: []string{"", "lora_only"},
+			Doc: "lora_only trains the biases of the adapted layers, too"}, at: func(j *Job) any { return &j.PeftBias },
+			words: map[string]string{"none": ""}},
+		{Key: Key{Name: "lora_modules_to_save", Aliases: []string{"modules_to_save"}, Section: s, Only: NewLoRA, Quiet: true,
+			Doc: "modules that are trained whole and saved with the adapter, e.g. [embed_tokens, lm_head]"}, at: func(j *Job) any { return &j.LoraModulesToSave }},
 	}
 }
 

@@ -3,8 +3,10 @@ package job
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,7 +25,13 @@ func (j Job) YAML() []byte {
 
 // has says whether keys that are only for a kind of training have a meaning for the job.
 func (j *Job) has(only string) bool {
-	return only == "" || only == j.Adapter || only == QLoRA && j.Adapter == LoRA && j.LoadIn4Bit
+	switch only {
+	case QLoRA:
+		return j.Adapter == LoRA && j.LoadIn4Bit
+	case NewLoRA:
+		return j.Adapter == LoRA && j.LoraModelDir == ""
+	}
+	return only == "" || only == j.Adapter
 }
 
 func writeKey(b *bytes.Buffer, indent, name string, field any) {
@@ -65,6 +73,12 @@ func inline(field any) string {
 		return strconv.FormatBool(*p)
 	case *Targets:
 		return p.inline()
+	case *[]string:
+		return listed(*p)
+	case *map[string]int:
+		return mapped(*p, strconv.Itoa)
+	case *map[string]float64:
+		return mapped(*p, func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) })
 	}
 	panic(fmt.Sprintf("job: no way to write a %T", field)) // a row of the table with a new type
 }
@@ -73,11 +87,23 @@ func (t Targets) inline() string {
 	if t.Regex != "" {
 		return strconv.Quote(t.Regex)
 	}
-	names := make([]string, len(t.Names))
-	for i, n := range t.Names {
-		names[i] = quoteIfNeeded(n)
+	return listed(t.Names)
+}
+
+func listed(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = quoteIfNeeded(n)
 	}
-	return "[" + strings.Join(names, ", ") + "]"
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func mapped[V any](m map[string]V, text func(V) string) string {
+	var pairs []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		pairs = append(pairs, quoteIfNeeded(key)+": "+text(m[key]))
+	}
+	return "{" + strings.Join(pairs, ", ") + "}"
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z/][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*$`)

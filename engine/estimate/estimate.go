@@ -67,7 +67,8 @@ func (m Model) rank(module string) int {
 	if m.LoRA == nil || m.Full || !m.LoRA.Match(module) {
 		return 0
 	}
-	return m.LoRA.R
+	r, _ := m.LoRA.Of(module)
+	return r
 }
 
 // lowest is the first stage with something to train: nothing below it has a backward pass. -1 is the embedding.

@@ -45,6 +45,7 @@ type buffers[T kernel.Float] struct {
 
 	dres, dnorm, dq, dk, dv, dgate, dh []T
 	drop, du                           []T
+	rest, directed                     []T       // of DoRA: see there
 	masks                              [][]uint8 // dropout of each adapter, a bit per element of its input
 	partial                            []T       // gradients of a norm's weight, one row per block of rows
 	fused                              []T       // the fused projections' output, or its gradient
@@ -104,6 +105,9 @@ func (m *Model[T]) reserve(rows int, train bool) {
 	if rows > b.rows {
 		b.rows = m.more(rows)
 		m.room(b.rows*c.HiddenSize, &b.last)
+		if m.dora {
+			m.room(b.rows*m.widestOutput(), &b.directed)
+		}
 		m.reserveFamily(b.rows)
 		m.reserveAct(&b.acts[0], b.rows)
 	}
@@ -119,6 +123,9 @@ func (m *Model[T]) reserve(rows int, train bool) {
 
 func (m *Model[T]) reserveDropout(rows int) {
 	m.room(rows*m.widest(), &m.buf.drop)
+	if m.dora {
+		m.room(rows*m.widest(), &m.buf.rest)
+	}
 	m.eachAdapter(func(l *linear[T]) {
 		if n := (rows*l.in + 7) / 8; m.count != nil {
 			*m.count += int64(n)
@@ -220,6 +227,15 @@ func (m *Model[T]) reserveHead(rows int) {
 // widest is the widest input of a linear layer.
 func (m *Model[T]) widest() int {
 	return max(m.cfg.HiddenSize, m.cfg.IntermediateSize, m.cfg.NumHeads*m.cfg.HeadDim)
+}
+
+// widestOutput is the widest output of a linear layer but the head.
+func (m *Model[T]) widestOutput() int {
+	c := m.cfg
+	if c.Fused {
+		return max(2*c.IntermediateSize, (c.NumHeads+2*c.NumKVHeads)*c.HeadDim, c.HiddenSize)
+	}
+	return m.widest()
 }
 
 // room takes memory for n values each, or only counts it: see Measure.

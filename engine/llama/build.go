@@ -11,6 +11,7 @@ import (
 	"lorad/engine/kernel"
 	"lorad/engine/lora"
 	"lorad/engine/quant"
+	"lorad/model/peft"
 )
 
 // weight is one tensor. Trainable ones live in the flat vector at off; frozen ones have off = -1.
@@ -46,15 +47,16 @@ type builder[T kernel.Float] struct {
 	values  []func()
 	err     error
 
+	saved map[string]bool // modules_to_save that name something
+
 	room   []float32     // a piece of a weight on its way to a compact form
 	finder *quant.Finder // of nested scales
 }
 
 func (b *builder[T]) build() error {
-	if err := b.refuseEmbedding(); err != nil {
+	if err := b.declare(); err != nil {
 		return err
 	}
-	b.walk()
 	b.m.params = make([]T, b.size)
 	for _, set := range b.values {
 		set()
@@ -74,14 +76,44 @@ func (b *builder[T]) build() error {
 	return nil
 }
 
-// refuseEmbedding stops adapters on the embedding, which are stored and computed differently.
-func (b *builder[T]) refuseEmbedding() error {
-	c := b.ad.LoRA
-	if c == nil || len(c.TargetModules) == 1 && strings.EqualFold(c.TargetModules[0], "all-linear") {
+// declare is the walk, and the judgement of what the adapter asks for.
+func (b *builder[T]) declare() error {
+	if err := b.refuse(); err != nil {
+		return err
+	}
+	b.saved = map[string]bool{}
+	b.walk()
+	return b.checkSaved()
+}
+
+// refuse stops adapters on the embedding, which are stored and computed differently, and training what others share or compute with.
+func (b *builder[T]) refuse() error {
+	c, cfg := b.ad.LoRA, b.m.cfg
+	switch {
+	case c == nil:
+		return nil
+	case cfg.TieEmbeddings && (c.Saved("model.embed_tokens") || c.Saved("lm_head")):
+		return fmt.Errorf("llama: adapter: modules_to_save %v: the embedding and the head of this model are one tensor, and PEFT would train a copy that "+
+			"unties them: not supported; name other modules", c.ModulesToSave)
+	case cfg.NormPlusOne && c.Saved("model.norm"):
+		return fmt.Errorf("llama: adapter: modules_to_save %v: norms of %s are not trained; name other modules", c.ModulesToSave, cfg.Architecture)
+	case len(c.TargetModules) == 1 && strings.EqualFold(c.TargetModules[0], peft.AllLinear):
+		return nil
+	case c.Match("model.embed_tokens"):
+		return fmt.Errorf("llama: adapter: target_modules match the embedding model.embed_tokens: not supported; name linear layers only")
+	}
+	return nil
+}
+
+// checkSaved refuses a name in modules_to_save that names nothing here: a whole block, or a mistake.
+func (b *builder[T]) checkSaved() error {
+	if b.ad.LoRA == nil {
 		return nil
 	}
-	if c.Match("model.embed_tokens") {
-		return fmt.Errorf("llama: adapter: target_modules match the embedding model.embed_tokens: not supported; name linear layers only")
+	for _, m := range b.ad.LoRA.ModulesToSave {
+		if !b.saved[m] {
+			return fmt.Errorf("llama: adapter: modules_to_save: %s is no embedding, norm or linear layer of this model; name those, e.g. lm_head", m)
+		}
 	}
 	return nil
 }
@@ -142,6 +174,9 @@ func (b *builder[T]) norm(w *weight[T], module string, n int) {
 	b.tensor(w, module+".weight", n)
 	if b.m.cfg.NormPlusOne {
 		b.values = append(b.values, func() {
+			if w.trainable() {
+				b.fail(fmt.Errorf("llama: adapter: modules_to_save: %s: norms of this model are not trained; name other modules", module))
+			}
 			w.data = slices.Clone(w.data)
 			for i := range w.data {
 				w.data[i]++
@@ -154,7 +189,7 @@ func (b *builder[T]) norm(w *weight[T], module string, n int) {
 func (b *builder[T]) embedding() {
 	const name = "model.embed_tokens.weight"
 	m, c := b.m, b.m.cfg
-	if b.ad.Full {
+	if _, ok := b.trained(name); ok {
 		b.tensor(&m.embed, name, c.VocabSize, c.HiddenSize)
 		return
 	}
@@ -164,6 +199,24 @@ func (b *builder[T]) embedding() {
 			m.embed.data = b.read(name, []int{c.VocabSize, c.HiddenSize})
 		}
 	})
+}
+
+// trained says whether a tensor of the base model is trained itself, and under which name: all are with Full, and those of modules that
+// LoRA's modules_to_save names.
+func (b *builder[T]) trained(name string) (string, bool) {
+	if b.ad.Full {
+		return name, true
+	}
+	module := name[:strings.LastIndexByte(name, '.')]
+	if b.ad.LoRA == nil || !b.ad.LoRA.Saved(module) {
+		return "", false
+	}
+	for _, m := range b.ad.LoRA.ModulesToSave {
+		if strings.HasSuffix(module, m) {
+			b.saved[m] = true
+		}
+	}
+	return peft.SavedName(name), true
 }
 
 // tie makes the embedding the head. A frozen one is kept once, as the head's products want it.
@@ -180,7 +233,7 @@ func (b *builder[T]) tie() {
 
 // weight declares the matrix of a linear layer.
 func (b *builder[T]) weight(l *linear[T], name string) {
-	if b.ad.Full {
+	if _, ok := b.trained(name); ok {
 		b.tensor(&l.w, name, l.out, l.in)
 		return
 	}
@@ -199,38 +252,66 @@ func (b *builder[T]) linear(l *linear[T], module string, out, in int, bias bool)
 	l.in, l.out = in, out
 	b.weight(l, module+".weight")
 	if bias {
-		b.tensor(&l.bias, module+".bias", out)
+		b.bias(l, module)
 	}
 	b.adapter(l, module)
 }
 
-// adapter declares lora_A and lora_B of a module that the configuration matches.
+// bias declares the bias of a linear layer. With bias: lora_only those of adapted layers are trained.
+func (b *builder[T]) bias(l *linear[T], module string) {
+	name := module + ".bias"
+	if c := b.ad.LoRA; c == nil || c.Bias != peft.BiasLoraOnly || !c.Match(module) {
+		b.tensor(&l.bias, name, l.out)
+		return
+	}
+	b.train(&l.bias, peft.BiasName(module), func(p []T) { copy(p, b.read(name, []int{l.out})) }, l.out)
+}
+
+// adapter declares what is trained of a module that the configuration matches.
 func (b *builder[T]) adapter(l *linear[T], module string) {
 	l.site = b.targets
 	if b.ad.LoRA == nil || !b.ad.LoRA.Match(module) {
 		return
 	}
 	b.targets++
-	r, path := b.ad.LoRA.R, "base_model.model."+module
-	name := path + ".lora_A.weight"
-	b.train(&l.a, name, func(a []T) { lora.InitA(a, l.in, b.ad.Seed, name) }, r, l.in)
-	b.train(&l.b, path+".lora_B.weight", func([]T) {}, l.out, r)
+	r, scale := b.ad.LoRA.Of(module)
+	l.rank, l.scale = r, T(scale)
+	nameA, nameB := peft.Names(module)
+	b.train(&l.a, nameA, func(a []T) { b.initA(a, l.in, r, nameA) }, r, l.in)
+	b.train(&l.b, nameB, func([]T) {}, l.out, r)
+	if b.ad.LoRA.UseDoRA {
+		b.train(&l.dora.magnitude, peft.MagnitudeName(module), func(p []T) {
+			if l.frozen != nil { // else a weight is missing, which build says
+				b.m.rowNorms(l, p)
+			}
+		}, l.out)
+	}
 }
 
-// tensor declares a weight of the base model: trainable with Full, otherwise read as it is.
-func (b *builder[T]) tensor(w *weight[T], name string, shape ...int) {
-	if b.ad.Full {
-		b.train(w, name, func(p []T) {
-			if data := b.read(name, shape); data != nil {
-				copy(p, data)
-			} else {
-				b.fresh(p, name, shape)
-			}
-		}, shape...)
+// initA draws lora_A: uniformly as PEFT does, or from a normal distribution of standard deviation 1/r.
+func (b *builder[T]) initA(a []T, in, r int, name string) {
+	if b.ad.LoRA.Init == peft.InitGaussian {
+		lora.InitNormal(a, 1/float64(r), b.ad.Seed, name)
 		return
 	}
-	w.off = -1
-	b.values = append(b.values, func() { w.data = b.read(name, shape) })
+	lora.InitA(a, in, b.ad.Seed, name)
+}
+
+// tensor declares a weight of the base model: trained, or read as it is.
+func (b *builder[T]) tensor(w *weight[T], name string, shape ...int) {
+	as, ok := b.trained(name)
+	if !ok {
+		w.off = -1
+		b.values = append(b.values, func() { w.data = b.read(name, shape) })
+		return
+	}
+	b.train(w, as, func(p []T) {
+		if data := b.read(name, shape); data != nil {
+			copy(p, data)
+		} else if b.ad.Full {
+			b.fresh(p, name, shape)
+		}
+	}, shape...)
 }
 
 func (b *builder[T]) fresh(p []T, name string, shape []int) {

@@ -38,10 +38,9 @@ func Measure(cfg model.Config, ad Adapter, threads int, largest Batch) (Footprin
 		return Footprint{}, err
 	}
 	b := builder[float32]{m: m, ad: ad}
-	if err := b.refuseEmbedding(); err != nil {
+	if err := b.declare(); err != nil {
 		return Footprint{}, err
 	}
-	b.walk()
 	m.lowest, m.sites = m.lowestTrainable(), b.targets
 	f := Footprint{Params: b.size, Layers: len(m.layers) - m.lowest}
 	f.Layer, f.Input = m.layerBytes(largest.Rows)

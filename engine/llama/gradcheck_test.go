@@ -98,6 +98,12 @@ func TestGradientAgainstCentralDifferences(t *testing.T) {
 	dropped := &peft.LoraConfig{R: 2, Alpha: 4, Dropout: 0.3, TargetModules: []string{"all-linear"}, UseRSLoRA: true}
 	some := &peft.LoraConfig{R: 2, Alpha: 3, Dropout: 0.5, TargetModules: []string{"v_proj", "model.layers.1.mlp.gate_proj", "lm_head"}}
 	upper := &peft.LoraConfig{R: 2, Alpha: 3, TargetRegex: `model\.layers\.1\.mlp\.(gate|down)_proj`}
+	dora := &peft.LoraConfig{R: 3, Alpha: 5, UseDoRA: true, RankPattern: map[string]int{"v_proj": 1}}
+	dora.TargetModules = []string{"q_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "qkv_proj", "gate_up_proj", "lm_head"}
+	dropDoRA := *dora
+	dropDoRA.Dropout, dropDoRA.Bias = 0.4, peft.BiasLoraOnly
+	saved := &peft.LoraConfig{R: 2, Alpha: 3, Dropout: 0.2, TargetModules: []string{"v_proj"}, Bias: peft.BiasLoraOnly,
+		ModulesToSave: []string{"embed_tokens", "lm_head", "norm", "layers.0.mlp.up_proj"}}
 	head := &peft.LoraConfig{R: 2, Alpha: 3, Dropout: 0.1, TargetModules: []string{"lm_head"}}
 	for name, c := range map[string]struct {
 		cfg model.Config
@@ -116,6 +122,10 @@ func TestGradientAgainstCentralDifferences(t *testing.T) {
 		"LoRA, some modules":            {untied, Adapter{LoRA: some}},
 		"LoRA, upper layer's MLP only":  {tinyConfig(), Adapter{LoRA: upper}},
 		"LoRA, head only":               {untied, Adapter{LoRA: head}},
+		"DoRA":                          {tinyConfig(), Adapter{LoRA: dora}},
+		"DoRA, dropout, biases":         {untied, Adapter{LoRA: &dropDoRA}},
+		"DoRA, fused, dropout":          {fusedConfig(), Adapter{LoRA: &dropDoRA}},
+		"LoRA, saved modules, biases":   {untied, Adapter{LoRA: saved}},
 	} {
 		t.Run(name, func(t *testing.T) { checkGradient(t, c.cfg, c.ad) })
 	}

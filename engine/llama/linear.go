@@ -11,7 +11,10 @@ type linear[T kernel.Float] struct {
 	w, bias weight[T]        // [out,in], [out]; w is declared but has no data when it is frozen
 	frozen  kernel.Frozen[T] // w, unless it is trainable
 	a, b    weight[T]        // [rank,in], [out,rank]
-	site    int              // numbers the adapters of a model, for dropout
+	rank    int
+	scale   T // of B(A(x))
+	dora    dora[T]
+	site    int // numbers the adapters of a model, for dropout
 }
 
 func (l *linear[T]) trainable() bool {
@@ -21,20 +24,27 @@ func (l *linear[T]) trainable() bool {
 // forward writes y[rows,out], or adds to it if acc. u[rows,rank] keeps scale*A(dropout(x)) for the backward pass. row0 is the
 // place of the first row among all rows that the layer sees in this step.
 func (m *Model[T]) forward(l *linear[T], rows, row0 int, x, y, u []T, acc bool) {
-	var up kernel.LowRank[T]
-	if l.a.data != nil {
-		m.ops.Gemm(false, true, rows, m.rank, l.in, m.dropped(l, rows, row0, x, true), l.in, l.a.data, l.in, u, m.rank, false)
-		scaleBy(m.scale, u[:rows*m.rank])
-		up = kernel.LowRank[T]{R: m.rank, U: u, V: l.b.data}
-	}
-	if l.frozen != nil {
-		l.frozen.Forward(rows, x, l.in, y, l.out, acc, up)
-	} else {
+	switch {
+	case l.dora.magnitude.data != nil:
+		m.forwardDoRA(l, rows, row0, x, y, u, acc)
+	case l.frozen != nil:
+		l.frozen.Forward(rows, x, l.in, y, l.out, acc, m.forwardLoRA(l, rows, row0, x, u))
+	default:
 		m.ops.Gemm(false, true, rows, l.out, l.in, x, l.in, l.w.data, l.in, y, l.out, acc)
 	}
 	for i := 0; i < rows && l.bias.data != nil; i++ {
 		m.ops.Axpy(1, l.bias.data, y[i*l.out:(i+1)*l.out])
 	}
+}
+
+// forwardLoRA computes u, and what it adds to the output.
+func (m *Model[T]) forwardLoRA(l *linear[T], rows, row0 int, x, u []T) kernel.LowRank[T] {
+	if l.a.data == nil {
+		return kernel.LowRank[T]{}
+	}
+	m.ops.Gemm(false, true, rows, l.rank, l.in, m.dropped(l, rows, row0, x, true), l.in, l.a.data, l.in, u, l.rank, false)
+	scaleBy(l.scale, u[:rows*l.rank])
+	return kernel.LowRank[T]{R: l.rank, U: u, V: l.b.data}
 }
 
 // backward takes dy[rows,out], and x and u as the forward pass had them. It writes dx[rows,in] (adds to it, if acc) unless dx is nil, and
@@ -46,6 +56,10 @@ func (m *Model[T]) backward(l *linear[T], rows, row0 int, x, u, dy, dx []T, acc,
 	}
 	if gb := l.bias.grad(g); gb != nil {
 		m.columnSum(gb, dy, rows, more)
+	}
+	if l.dora.magnitude.data != nil {
+		m.backwardDoRA(l, rows, row0, x, u, dy, dx, acc, more)
+		return
 	}
 	var down kernel.LowRank[T]
 	if l.a.data != nil {
@@ -66,10 +80,10 @@ func (m *Model[T]) backward(l *linear[T], rows, row0 int, x, u, dy, dx []T, acc,
 // backwardLoRA: with u = s*A(xd) and du = s*B^T dy: dB = dy^T u, dA = du^T xd. What it returns, A^T du, is to be added to dx, under
 // dropout's mask.
 func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy []T, more bool) kernel.LowRank[T] {
-	r, g, du := m.rank, m.buf.grad, m.buf.du
+	r, g, du := l.rank, m.buf.grad, m.buf.du
 	m.ops.Gemm(true, false, l.out, r, rows, dy, l.out, u, r, l.b.grad(g), r, more)
 	m.ops.Gemm(false, false, rows, r, l.out, dy, l.out, l.b.data, r, du, r, false)
-	scaleBy(m.scale, du[:rows*r])
+	scaleBy(l.scale, du[:rows*r])
 	xd := m.dropped(l, rows, row0, x, false)
 	m.ops.Gemm(true, false, r, l.in, rows, du, r, xd, l.in, l.a.grad(g), l.in, more)
 	return kernel.LowRank[T]{R: r, U: du, V: l.a.data}

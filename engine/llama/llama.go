@@ -58,9 +58,10 @@ type Model[T kernel.Float] struct {
 
 	lowest  int     // the lowest layer with a trainable tensor; 0 if the embedding is trainable, NumLayers if no layer has one
 	dropout float64 // on the input of lora_A
-	scale   T       // of B(A(x))
-	rank    int
-	sites   int // adapters
+	rank    int     // the largest of any adapter
+	dora    bool    // adapters have magnitudes
+	stale   bool    // the parameters have changed since the norms of DoRA were worked out
+	sites   int     // adapters
 
 	rope   rope[T]
 	slide  rope[T] // of sliding layers
@@ -101,7 +102,7 @@ func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops
 	if err := b.build(); err != nil {
 		return nil, err
 	}
-	m.lowest, m.sites = m.lowestTrainable(), b.targets
+	m.lowest, m.sites, m.stale = m.lowestTrainable(), b.targets, true
 	return m, nil
 }
 
@@ -115,7 +116,7 @@ func shell[T kernel.Float](cfg model.Config, ad Adapter, ops kernel.Ops[T]) (*Mo
 		return nil, err
 	}
 	if ad.LoRA != nil {
-		m.rank, m.dropout, m.scale = ad.LoRA.R, ad.LoRA.Dropout, T(ad.LoRA.Scale())
+		m.rank, m.dropout, m.dora = ad.LoRA.MaxRank(), ad.LoRA.Dropout, ad.LoRA.UseDoRA
 	}
 	return m, nil
 }
@@ -153,8 +154,8 @@ func (m *Model[T]) Layout() []engine.Tensor { return m.layout }
 // Params is the live flat vector of trainable parameters.
 func (m *Model[T]) Params() []T { return m.params }
 
-// Changed has nothing to drop: all products read Params directly.
-func (m *Model[T]) Changed() {}
+// Changed makes the next pass work out the norms of DoRA again. All products read Params directly.
+func (m *Model[T]) Changed() { m.stale = true }
 
 // Config is the shape of the model.
 func (m *Model[T]) Config() model.Config { return m.cfg }

@@ -53,6 +53,7 @@ func (m *Model[T]) Loss(b engine.Batch) (float64, error) {
 // run is the forward pass up to the last layer's output.
 // In generation, live are the streams whose sequences these are.
 func (m *Model[T]) run(p *pass, live []*stream[T], train bool) {
+	m.refresh()
 	h, x := m.cfg.HiddenSize, m.act(0, train).x
 	for i, t := range p.tokens {
 		m.embedding(t, x[i*h:(i+1)*h])

@@ -22,6 +22,9 @@ const (
 	prefix  = "base_model.model."
 	suffixA = ".lora_A.weight"
 	suffixB = ".lora_B.weight"
+	// suffixMagnitude ends the name of DoRA's lengths; suffixBias that of a bias which is trained along with its layer's adapter.
+	suffixMagnitude = ".lora_magnitude_vector"
+	suffixBias      = ".base_layer.bias"
 )
 
 // Names gives the tensor names of the adapter of one module: A is [r, in], B is [out, r].
@@ -29,17 +32,61 @@ func Names(module string) (a, b string) {
 	return prefix + module + suffixA, prefix + module + suffixB
 }
 
-// Module is the reverse of Names; isB tells the two apart, ok is false for a name that is neither.
-func Module(tensor string) (module string, isB, ok bool) {
+// MagnitudeName is the name of DoRA's lengths of a module's rows, [out].
+func MagnitudeName(module string) string { return prefix + module + suffixMagnitude }
+
+// BiasName is the name of the bias of an adapted module that is trained, [out].
+func BiasName(module string) string { return prefix + module + suffixBias }
+
+// SavedName is the name of a tensor of a module that is trained whole: tensor is its name in the base.
+func SavedName(tensor string) string { return prefix + tensor }
+
+// part says what a tensor of an adapter is.
+type part int
+
+const (
+	unknown part = iota
+	matrixA
+	matrixB
+	magnitude
+	bias
+	saved // the module is that of the tensor
+)
+
+// parse finds the module that a tensor belongs to.
+func parse(tensor string) (module string, p part) {
 	rest, ok := strings.CutPrefix(tensor, prefix)
 	if !ok {
-		return "", false, false
+		return "", unknown
 	}
-	if m, ok := strings.CutSuffix(rest, suffixA); ok {
-		return m, false, true
+	for suffix, p := range map[string]part{suffixA: matrixA, suffixB: matrixB, suffixMagnitude: magnitude, suffixBias: bias} {
+		if m, ok := strings.CutSuffix(rest, suffix); ok {
+			return m, p
+		}
 	}
-	m, ok := strings.CutSuffix(rest, suffixB)
-	return m, ok, ok
+	for _, suffix := range []string{".weight", ".bias"} {
+		if m, ok := strings.CutSuffix(rest, suffix); ok {
+			return m, saved
+		}
+	}
+	return "", unknown
+}
+
+// Module is the reverse of Names; isB tells the two apart, ok is false for a name that is neither.
+func Module(tensor string) (module string, isB, ok bool) {
+	module, p := parse(tensor)
+	return module, p == matrixB, p == matrixA || p == matrixB
+}
+
+// Trained is the name in the base of a tensor that the adapter holds whole: a bias, or one of modules_to_save.
+func Trained(tensor string) (string, bool) {
+	switch module, p := parse(tensor); p {
+	case bias:
+		return module + ".bias", true
+	case saved:
+		return strings.TrimPrefix(tensor, prefix), true
+	}
+	return "", false
 }
 
 // Tensor is one matrix of an adapter, row-major.
@@ -144,18 +191,22 @@ func read(fsys fs.FS) (LoraConfig, map[string]Tensor, error) {
 func (c *LoraConfig) modules(shapes map[string][]int) ([]string, error) {
 	var modules []string
 	for name, shape := range shapes {
-		module, isB, ok := Module(name)
-		if !ok || !c.Match(module) {
-			return nil, fmt.Errorf("tensor %q is not lora_A or lora_B of a target module", name)
+		module, p := parse(name)
+		if !c.expects(module, p) {
+			return nil, fmt.Errorf("tensor %q is not lora_A or lora_B of a target module, nor anything else that the configuration asks for", name)
 		}
-		if len(shape) != 2 || !isB && shape[0] != c.R || isB && shape[1] != c.R {
-			return nil, fmt.Errorf("tensor %q has shape %v, which does not fit rank %d", name, shape, c.R)
+		if !c.fits(module, p, shape, shapes) {
+			r, _ := c.Of(module)
+			return nil, fmt.Errorf("tensor %q has shape %v, which does not fit rank %d", name, shape, r)
 		}
 		a, b := Names(module)
-		if shapes[a] == nil || shapes[b] == nil {
+		if p != saved && (shapes[a] == nil || shapes[b] == nil) {
 			return nil, fmt.Errorf("module %q has only one of lora_A and lora_B", module)
 		}
-		if !isB {
+		if p == matrixA && c.UseDoRA && shapes[MagnitudeName(module)] == nil {
+			return nil, fmt.Errorf("module %q has no lora_magnitude_vector, though use_dora is set", module)
+		}
+		if p == matrixA {
 			modules = append(modules, module)
 		}
 	}
@@ -164,4 +215,34 @@ func (c *LoraConfig) modules(shapes map[string][]int) ([]string, error) {
 	}
 	slices.Sort(modules)
 	return modules, nil
+}
+
+// expects says whether the configuration asks for a part of a module.
+func (c *LoraConfig) expects(module string, p part) bool {
+	switch p {
+	case matrixA, matrixB:
+		return c.Match(module)
+	case magnitude:
+		return c.UseDoRA && c.Match(module)
+	case bias:
+		return c.Bias == BiasLoraOnly && c.Match(module)
+	case saved:
+		return c.Saved(module)
+	}
+	return false
+}
+
+// fits compares a shape with the module's rank and with the shape of lora_B.
+func (c *LoraConfig) fits(module string, p part, shape []int, shapes map[string][]int) bool {
+	r, _ := c.Of(module)
+	_, b := Names(module)
+	switch p {
+	case matrixA:
+		return len(shape) == 2 && shape[0] == r
+	case matrixB:
+		return len(shape) == 2 && shape[1] == r
+	case magnitude, bias:
+		return len(shape) == 1 && (len(shapes[b]) != 2 || shape[0] == shapes[b][0])
+	}
+	return true
 }

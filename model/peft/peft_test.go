@@ -71,6 +71,27 @@ func TestFoldersOfPEFTComeOutAgain(t *testing.T) {
 			t.Errorf("%s: shape %v, want %v", name, tensors[name].Shape, shape)
 		}
 	}
+	comesOutAgain(t, "testdata/list")
+}
+
+// So are rank and alpha patterns, exclusions, rank-stabilised scaling, magnitudes, biases and whole modules. The folders are those that package
+// engine/llama holds to PEFT's logits and gradients: what is written here, PEFT has written, and loads.
+func TestOracleFamilyComesOutAgain(t *testing.T) {
+	folders, err := filepath.Glob("../../engine/llama/testdata/family/*/adapter_config.json")
+	if err != nil || len(folders) < 6 {
+		t.Fatal(err, folders)
+	}
+	for _, f := range folders {
+		t.Run(filepath.Base(filepath.Dir(f)), func(t *testing.T) { comesOutAgain(t, filepath.Dir(f)) })
+	}
+}
+
+func comesOutAgain(t *testing.T, folder string) {
+	t.Helper()
+	c, tensors, err := peft.Read(os.DirFS(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []safetensors.Tensor
 	for name, tensor := range tensors {
 		out = append(out, safetensors.Tensor{Name: name, Shape: tensor.Shape, Data: tensor.Data})
@@ -80,7 +101,7 @@ func TestFoldersOfPEFTComeOutAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"adapter_config.json", "adapter_model.safetensors"} {
-		if got, want := read(t, dir, file), read(t, "testdata/list", file); got != want {
+		if got, want := read(t, dir, file), read(t, folder, file); got != want {
 			t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
 		}
 	}
@@ -117,8 +138,8 @@ func TestConfigsOfPEFTAreRead(t *testing.T) {
 
 func TestUnsupportedOptionsAreRefusedByName(t *testing.T) {
 	for _, option := range []string{
-		`"use_dora": true`, `"bias": "all"`, `"bias": "lora_only"`, `"modules_to_save": ["lm_head"]`, `"rank_pattern": {"q_proj": 4}`,
-		`"alpha_pattern": {"q_proj": 4}`, `"layers_to_transform": [0]`, `"exclude_modules": ["q_proj"]`, `"lora_bias": true`,
+		`"bias": "all"`, `"modules_to_save": [""]`, `"rank_pattern": {"q_proj": 0}`, `"rank_pattern": {"(": 1}`,
+		`"alpha_pattern": {"q_proj": "x"}`, `"layers_to_transform": [0]`, `"exclude_modules": 3`, `"exclude_modules": "("`, `"lora_bias": true`,
 		`"fan_in_fan_out": true`, `"init_lora_weights": "pissa"`, `"layer_replication": [[0, 1]]`, `"trainable_token_indices": [1]`,
 		`"task_type": "SEQ_CLS"`, `"some_future_option": 1`, `"peft_type": "LOHA"`, `"r": 0`, `"lora_dropout": 1.0`, `"target_modules": []`,
 		`"target_modules": "("`, `"target_modules": 3`,
@@ -152,11 +173,12 @@ func TestWriteRefusesWhatPEFTWouldNotLoad(t *testing.T) {
 	a, b := peft.Names("model.layers.0.self_attn.q_proj")
 	c := peft.LoraConfig{R: 2, Alpha: 2, TargetModules: []string{"q_proj"}}
 	for want, tensors := range map[string][]safetensors.Tensor{
-		"only one":    {matrix(a, 2, 4)},
-		"rank 2":      {matrix(a, 3, 4), matrix(b, 4, 2)},
-		"not lora_A":  {matrix("model.q_proj.weight", 2, 4)},
-		"no tensors":  nil,
-		"does not fi": {matrix(a, 2, 4), matrix(b, 2, 4)},
+		"only one":     {matrix(a, 2, 4)},
+		"nor anything": {matrix(a, 2, 4), matrix(b, 4, 2), matrix("base_model.model.lm_head.weight", 4, 4)},
+		"rank 2":       {matrix(a, 3, 4), matrix(b, 4, 2)},
+		"not lora_A":   {matrix("model.q_proj.weight", 2, 4)},
+		"no tensors":   nil,
+		"does not fi":  {matrix(a, 2, 4), matrix(b, 2, 4)},
 	} {
 		if err := peft.Write(t.TempDir(), c, tensors); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
@@ -178,5 +200,38 @@ func TestAllLinearIsWrittenAsNames(t *testing.T) {
 	}
 	if !slices.Equal(got.TargetModules, []string{"q_proj", "up_proj"}) || got.Alpha != 3.5 || len(read) != 4 {
 		t.Errorf("config %+v, %d tensors", got, len(read))
+	}
+}
+
+// Patterns, exclusions and whole modules by PEFT's rules.
+func TestOfAndMatch(t *testing.T) {
+	c := peft.LoraConfig{R: 8, Alpha: 16, TargetModules: []string{"all-linear"}, ExcludeModules: []string{"o_proj"}, ModulesToSave: []string{"lm_head", "1.mlp.up_proj"},
+		RankPattern: map[string]int{"q_proj": 2, `layers\.[01]\..*_proj`: 4, "^k_proj": 32}, AlphaPattern: map[string]float64{"q_proj": 1}}
+	for module, want := range map[string]struct {
+		match bool
+		r     int
+		scale float64
+	}{
+		"model.layers.0.self_attn.q_proj": {true, 4, 0.25}, // the pattern that comes first by its letters
+		"model.layers.7.self_attn.q_proj": {true, 2, 0.5},
+		"model.layers.7.self_attn.k_proj": {true, 8, 2},
+		"model.layers.7.self_attn.o_proj": {false, 8, 2},
+		"model.layers.1.mlp.up_proj":      {false, 4, 4},
+		"lm_head":                         {false, 8, 2},
+	} {
+		if r, scale := c.Of(module); r != want.r || scale != want.scale || c.Match(module) != want.match {
+			t.Errorf("%s: match %v, rank %d, scale %v, want %+v", module, c.Match(module), r, scale, want)
+		}
+	}
+	if c.MaxRank() != 32 {
+		t.Errorf("the largest rank is %d", c.MaxRank())
+	}
+}
+
+func TestDoRANeedsItsMagnitudes(t *testing.T) {
+	a, b := peft.Names("model.layers.0.self_attn.q_proj")
+	c := peft.LoraConfig{R: 2, Alpha: 2, UseDoRA: true, TargetModules: []string{"q_proj"}}
+	if err := peft.Write(t.TempDir(), c, []safetensors.Tensor{matrix(a, 2, 4), matrix(b, 4, 2)}); err == nil || !strings.Contains(err.Error(), "lora_magnitude_vector") {
+		t.Errorf("%v", err)
 	}
 }

@@ -71,14 +71,25 @@ func (r *Recipe) open(name string) (io.ReadCloser, error) { return r.inputs.Open
 // loraConfig is the adapter that the job describes.
 func (r *Recipe) loraConfig() *peft.LoraConfig {
 	j := r.Job
-	return &peft.LoraConfig{
-		R:             j.LoraR,
-		Alpha:         j.LoraAlpha,
-		Dropout:       j.LoraDropout,
-		TargetModules: j.LoraTargetModules.Names,
-		TargetRegex:   j.LoraTargetModules.Regex,
-		UseRSLoRA:     j.PeftUseRSLoRA,
+	c := &peft.LoraConfig{
+		R:              j.LoraR,
+		Alpha:          j.LoraAlpha,
+		Dropout:        j.LoraDropout,
+		TargetModules:  j.LoraTargetModules.Names,
+		TargetRegex:    j.LoraTargetModules.Regex,
+		ExcludeModules: j.LoraExclude.Names,
+		ExcludeRegex:   j.LoraExclude.Regex,
+		RankPattern:    j.LoraRankPattern,
+		AlphaPattern:   j.LoraAlphaPattern,
+		UseRSLoRA:      j.PeftUseRSLoRA,
+		UseDoRA:        j.PeftUseDoRA,
+		Bias:           j.PeftBias,
+		ModulesToSave:  j.LoraModulesToSave,
 	}
+	if j.LoraInit != job.LoRAInitDefault {
+		c.Init = j.LoraInit
+	}
+	return c
 }
 
 func order(j job.Job) curriculum.Spec {
@@ -162,7 +173,7 @@ func (r *Recipe) Warnings() []string {
 		return out
 	}
 	if cfg, _, err := r.adapter(); err == nil { // an error comes up again in Trainer
-		out = append(out, fmt.Sprintf("lora_model_dir: that adapter is trained on as it is, rank %d, alpha %g, on %v; lora_r, lora_alpha and lora_target_modules do not count",
+		out = append(out, fmt.Sprintf("lora_model_dir: that adapter is trained on as it is, rank %d, alpha %g, on %v",
 			cfg.R, cfg.Alpha, cfg.TargetModules))
 	}
 	return out

@@ -67,7 +67,7 @@ def main():
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).eval()
     randomise(model, 0.15)
     model.to(torch.bfloat16).save_pretrained(out / "base")
-    tokens, labels = batch()
+    tokens, labels = batch(SHAPE["vocab_size"])
     tensors, facts = {}, dict(tokens=[t.tolist() for t in tokens], labels=[l.tolist() for l in labels])
     adapter = None
     for name, double in (("nf4", False), ("nested", True)):
