@@ -22,7 +22,12 @@ import (
 const asMember = "ALLREDUCE_TEST_MEMBER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asMember) != "" {
+	switch os.Getenv(asMember) {
+	case "":
+	case inNamespace:
+		namespaceMember(os.Stdin, os.Stdout)
+		return
+	default:
 		memberProcess(os.Stdin, os.Stdout)
 		return
 	}
