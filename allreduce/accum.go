@@ -31,6 +31,8 @@ const (
 type Accum struct {
 	params, micros, unitLog2 int
 
+	units []int8  // [params] the exponents of each parameter's own unit; nil = unitLog2 for all
+	wire  uint32  // checksum of units, 0 for nil
 	scale float64 // 2^-unitLog2
 	limit float64 // 2^62/micros: micros values below it cannot overflow an int64
 	v     []int64 // [params + trailer(micros)]; its capacity is that of the largest M, to the slot
@@ -64,6 +66,20 @@ func (a *Accum) ResetFor(micros int) {
 	a.limit = math.Ldexp(1, 62) / float64(micros)
 	a.v = a.v[:a.params+trailer(micros)]
 	a.Reset()
+}
+
+// Quantise gives each parameter its own unit, 2^units[i], -62..62 (len params; nil: back to the one unit). What is below half a
+// unit is lost, once per micro-batch, and what is left takes fewer bits on the wire. All members must use the same
+// units; the sum stays exact, and so a function of the micro-batches alone. units is kept, not copied. The accumulator
+// must be empty.
+func (a *Accum) Quantise(units []int8) {
+	if units != nil && len(units) != a.params {
+		panic(fmt.Sprintf("allreduce.Accum.Quantise: %d units for %d parameters", len(units), a.params))
+	}
+	a.units, a.wire = units, 0
+	if units != nil {
+		a.wire = checksumUnits(units)
+	}
 }
 
 // Micros is the number of micro-batches of a step, M.
@@ -155,6 +171,9 @@ func (a *Accum) counter(mb int) *int64 { return &a.v[a.params+slotMicros+mb] }
 
 // addGrad adds the quantised g, or nothing at all when a value is out of range.
 func (a *Accum) addGrad(g []float32) bool {
+	if a.units != nil {
+		return a.addCoarse(g)
+	}
 	n := accumulate(a.v[:len(g)], g, a.scale, a.limit)
 	if n == len(g) {
 		return true

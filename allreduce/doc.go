@@ -36,6 +36,14 @@
 //
 // Sending and receiving run concurrently, and TCP's own window is the only flow control.
 //
+// # Slow links
+//
+// [Accum.Quantise] gives each parameter a unit of its own, coarser than 2^unitLog2. Nothing else changes: micro-batches are
+// rounded once, integers are added, and both phases send integers in the fewest bits, so the sum does not depend on the
+// members either, and nothing can overflow a fixed width; what is unexpectedly large takes more bits. The worker takes the
+// units from the optimiser's second moments, which every replica holds (reduce_wire: int16, node/replica): no scale has to be agreed
+// on, and none is lost with a member.
+//
 // # Links, fences and death
 //
 // Every frame carries its [OpID], its place in the schedule and a CRC-32C. What arrives must be exactly what
@@ -53,7 +61,7 @@
 //
 //   - Not gRPC: three times the CPU per byte of a plain stream (docs/benchmarks.md), and no need of its framing.
 //   - Not f32 with a canonical tree: up to log2(M) times the bytes and whole-vector partial sums.
-//   - Not error feedback or other lossy compression: its residual is a member's state and dies with the member.
+//   - Not error feedback: its residual is a member's state, depends on who computed what, and dies with the member.
 //   - Not one rank that decides the way and tells the others: all hold the same figures, and a rank that decides can die.
 //   - Not probes of the links' rates: the reductions themselves are measured. A ring cannot give a slow link less to
 //     carry than half the vector, so that there are no shares in it.

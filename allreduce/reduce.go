@@ -64,6 +64,7 @@ type reduction struct {
 	acc   []int64   // partial sums of the reduce-scatter; trailer blocks of the all-gather
 	out   []float32 // finished gradient
 	unit  float32
+	units []int8    // in its place, if not nil
 	first time.Time // when the first frame arrived
 
 	tokens  chan segment // the ring's: what may be sent on
@@ -81,9 +82,10 @@ func (r *reduction) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 	way, shares := decide(len(a.v))
 	r.g, r.op, r.way, r.tight = g, op, way, g.meter.slow()
 	r.shape = newShape(a.params, len(a.v)-a.params, shares, r.bounds)
-	r.plan = r.shape.plan(way, a.unitLog2)
+	r.plan = r.shape.plan(way, a.unitLog2, a.wire)
 	out.resize(a.params)
-	r.in, r.out, r.unit = a.v, out.Grad, float32(math.Ldexp(1, a.unitLog2))
+	r.in, r.out, r.unit, r.units = a.v, out.Grad, float32(math.Ldexp(1, a.unitLog2)), a.units
+	r.tight = r.tight || r.units != nil
 	if g.Size() > 1 {
 		if cap(r.acc) < len(a.v) {
 			r.acc = make([]int64, len(a.v))
@@ -97,7 +99,7 @@ func (r *reduction) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 func (r *reduction) exchange() error {
 	switch {
 	case r.g.Size() == 1:
-		round(r.out, r.in[:r.params], r.unit)
+		r.round(r.in, 0, r.params)
 		return nil
 	case r.way == Ring:
 		return r.ring()
@@ -133,10 +135,13 @@ func (r *reduction) finished(dst []byte, c, seg int) int {
 	n := 0
 	b0, b1 := r.segment(c, seg)
 	for b := b0; b < b1; b++ {
-		if lo, hi := r.block(b); lo < r.params {
-			n += packFloats(dst[n:], r.out[lo:hi], r.unit, r.tight)
-		} else {
+		switch lo, hi := r.block(b); {
+		case lo >= r.params:
 			n += pack(dst[n:], r.acc[lo:hi], true)
+		case r.units != nil:
+			n += packUnits(dst[n:], r.out[lo:hi], r.units[lo:hi])
+		default:
+			n += packFloats(dst[n:], r.out[lo:hi], r.unit, r.tight)
 		}
 	}
 	return n
@@ -162,7 +167,10 @@ func (r *reduction) add(base []int64, c, seg int, k packet) error {
 // store takes a segment that is finished.
 func (r *reduction) store(c, seg int, k packet) error {
 	return r.blockwise(c, seg, k, func(lo, hi int, src []byte, end int) (int, error) {
-		if lo < r.params {
+		switch {
+		case lo < r.params && r.units != nil:
+			return unpackUnits(r.out[lo:hi], r.units[lo:hi], src, end)
+		case lo < r.params:
 			return unpackFloats(r.out[lo:hi], r.unit, src, end)
 		}
 		clear(r.acc[lo:hi])
@@ -193,7 +201,16 @@ func (r *reduction) finish(c, seg int) {
 	b0, b1 := r.segment(c, seg)
 	for b := b0; b < b1; b++ {
 		if lo, hi := r.block(b); lo < r.params {
-			round(r.out[lo:hi], r.acc[lo:hi], r.unit)
+			r.round(r.acc, lo, hi)
 		}
 	}
+}
+
+// round makes the finished values lo..hi of the sums v.
+func (r *reduction) round(v []int64, lo, hi int) {
+	if r.units != nil {
+		roundUnits(r.out[lo:hi], v[lo:hi], r.units[lo:hi])
+		return
+	}
+	round(r.out[lo:hi], v[lo:hi], r.unit)
 }

@@ -68,9 +68,9 @@ func (s shape) allSegments() int {
 }
 
 // plan is a fingerprint of all that members must agree on before their numbers may be added.
-func (s shape) plan(way Way, unitLog2 int) uint32 {
+func (s shape) plan(way Way, unitLog2 int, units uint32) uint32 {
 	var b []byte
-	for _, x := range append([]int{s.params, s.trailer, unitLog2, blockLen, segBlocks, int(way)}, s.bounds...) {
+	for _, x := range append([]int{s.params, s.trailer, unitLog2, int(units), blockLen, segBlocks, int(way)}, s.bounds...) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(x))
 	}
 	return crc32.Checksum(b, castagnoli)

@@ -31,7 +31,9 @@ const (
 
 	AllLinear = "all-linear" // lora_target_modules: every linear layer but the output head
 
-	AdamW  = "adamw"      // optimizer: as in torch
+	AdamW     = "adamw" // optimizer: as in torch
+	WireInt16 = "int16" // reduce_wire: coarser units, see replica.Units
+
 	AdamW8 = "adamw_8bit" // optimizer: as in bitsandbytes, moments in 8 bits
 
 	LoRAInitDefault = "default" // lora_init: PEFT's default, A uniform in +-1/sqrt(in), B zero
@@ -92,6 +94,7 @@ type Job struct {
 	AdamBeta1, AdamBeta2 float64
 	AdamEpsilon          float64
 	MaxGradNorm          float64 // 0 = no clipping
+	ReduceWire           string  // "" (exact) or WireInt16
 	Seed                 uint64
 	LoggingSteps         int
 	EvalSteps            int // 0 = only at the end

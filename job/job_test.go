@@ -228,6 +228,7 @@ func someJob(t *rapid.T) Job {
 	j.GradientAccumulation = (j.GlobalBatchSize-1)/j.MicroBatchSize + 1
 	j.WarmupRatio = rapid.Float64Range(0, 0.99).Draw(t, "warm-up")
 	j.TrainOnInputs = rapid.Bool().Draw(t, "inputs")
+	j.ReduceWire = rapid.SampledFrom([]string{"", WireInt16}).Draw(t, "wire")
 	if j.Adapter == LoRA {
 		if j.LoadIn4Bit = rapid.Bool().Draw(t, "4 bits"); j.LoadIn4Bit {
 			j.QuantType, j.QuantCompute, j.DoubleQuant = "nf4", "f32", rapid.Bool().Draw(t, "nested")

@@ -203,6 +203,9 @@ func optimKeys() []row {
 		{Key: Key{Name: "adam_epsilon", Aliases: []string{"adam_eps"}, Section: s, Doc: "added to the root of the second moment"}, at: func(j *Job) any { return &j.AdamEpsilon }, check: positive},
 		{Key: Key{Name: "max_grad_norm", Aliases: []string{"clip_grad_norm"}, Section: s,
 			Doc: "the gradient is scaled down to this L2 norm; 0 = never"}, at: func(j *Job) any { return &j.MaxGradNorm }, check: notNegative},
+		{Key: Key{Name: "reduce_wire", Section: s, Quiet: true, Values: []string{"", WireInt16},
+			Doc: "how nodes send gradients: exact (to 2^-40), or int16, half the bytes: rounded to 2^-12 of what AdamW divides by"}, at: func(j *Job) any { return &j.ReduceWire },
+			words: map[string]string{"exact": ""}},
 		{Key: Key{Name: "seed", Aliases: []string{"random_seed"}, Section: s,
 			Doc: "of every random draw"}, at: func(j *Job) any { return &j.Seed }},
 	}

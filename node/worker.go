@@ -20,8 +20,12 @@ import (
 	"lorad/proto"
 )
 
-// unitLog2 is the unit of a quantised gradient, 2^-40: see package allreduce for the error it costs.
-const unitLog2 = -40
+// unitLog2 is the unit of a quantised gradient, 2^-40: see package allreduce for the error it costs. With reduce_wire: int16
+// it is, where that is more, 2^-wireBits of what the optimiser has seen of the parameter: 4 times that and the sign are 16 bits.
+const (
+	unitLog2 = -40
+	wireBits = 12
+)
 
 // Kinds of collectives in an allreduce.OpID.
 const (
@@ -54,7 +58,8 @@ type worker struct {
 	eval     *allreduce.Accum // losses of the validation set
 	evalSum  allreduce.Sum
 	grad     []float32
-	labelled int // in the global batch of the step at work
+	units    []int8 // reduce_wire: int16
+	labelled int    // in the global batch of the step at work
 
 	computed uint64            // gradients of micro-batches
 	record   *proto.StepRecord // of the step at work
@@ -351,6 +356,10 @@ func (w *worker) accumFor(done uint64) {
 		return
 	}
 	w.accum.ResetFor(w.recipe.Micros(done))
+	if w.units != nil {
+		w.replica.Units(w.units, wireBits, unitLog2)
+		w.accum.Quantise(w.units)
+	}
 	w.labelled = w.recipe.Labelled(done)
 }
 

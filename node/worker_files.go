@@ -67,6 +67,9 @@ func (w *worker) allocate() {
 	n := len(w.trainer.Params())
 	w.accum = allreduce.NewAccum(n, w.recipe.MaxMicros(), unitLog2)
 	w.grad = make([]float32, n)
+	if w.job.ReduceWire == job.WireInt16 {
+		w.units = make([]int8, n)
+	}
 	if v := w.recipe.ValMicros(); v > 0 {
 		w.eval = allreduce.NewAccum(0, v, unitLog2)
 	}

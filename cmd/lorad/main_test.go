@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -99,7 +100,10 @@ func confirm(ts *testscript.TestScript, _ bool, _ []string) {
 }
 
 // tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.
-type tiny struct{ Steps int }
+type tiny struct {
+	Steps int
+	Wire  string // reduce_wire
+}
 
 // layTiny writes base/, data.jsonl and job.yaml.
 func layTiny(dir string, j tiny) error {
@@ -111,7 +115,7 @@ func layTiny(dir string, j tiny) error {
 	if err := os.MkdirAll(filepath.Join(dir, "base"), 0o755); err != nil {
 		return err
 	}
-	files := map[string][]byte{"data.jsonl": tinyData(), "job.yaml": []byte(fmt.Sprintf(tinyJob, j.Steps))}
+	files := map[string][]byte{"data.jsonl": tinyData(), "job.yaml": []byte(fmt.Sprintf(tinyJob, j.Steps, cmp.Or(j.Wire, "exact")))}
 	for _, n := range names {
 		if files["base/"+n], err = fs.ReadFile(base, n); err != nil {
 			return err
@@ -154,6 +158,7 @@ learning_rate: 1e-2
 warmup_steps: 2
 eval_steps: 20
 save_steps: 25
+reduce_wire: %s
 output_dir: out
 `
 
@@ -282,6 +287,20 @@ func TestThreeNodesGiveTheBytesOfOne(t *testing.T) {
 	}
 	if len(r.Lease.Members) != 3 {
 		t.Errorf("members: %v", r.Lease.Members)
+	}
+}
+
+// The lossy wire is as independent of the nodes as the exact one: units come from the replica, and what is rounded is a micro-batch.
+func TestInt16WireGivesTheBytesOfOne(t *testing.T) {
+	j := tiny{Steps: 30, Wire: "int16"}
+	_, req := lay(t, j)
+	r := trainOn(t, cluster(t, 3), 1, req, nil)
+	got := view(r, nil).AdapterSHA256
+	if want := alone(t, j); got != want {
+		t.Errorf("three nodes: %s, one: %s", got, want)
+	}
+	if got == alone(t, tiny{Steps: 30}) {
+		t.Error("the result is that of the exact wire")
 	}
 }
 

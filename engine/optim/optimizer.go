@@ -6,6 +6,8 @@ type Optimizer interface {
 	Step(p, g []float32, lr float64, t int)
 	// Visit passes all state in a fixed order, to be hashed, written or overwritten in place.
 	Visit(floats func([]float32), bytes func([]byte))
+	// Exponents writes how large the gradients of each parameter have been, as a power of two, after t updates.
+	Exponents(dst []int8, t int)
 	// Fresh is the same optimiser before its first step.
 	Fresh() Optimizer
 }

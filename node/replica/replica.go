@@ -84,6 +84,18 @@ func (r *Replica) Step(grad []float32) (norm, rate float64) {
 	return norm, rate
 }
 
+// Units writes, for each parameter, the exponent of a unit in which its gradient can be rounded: 2^-bits of the root of its
+// second moment, or 2^finest where that is more or nothing is known yet. The optimiser divides by that root, so rounding
+// moves a parameter by at most 2^-bits of the learning rate or so; and all replicas at one step have the same units.
+func (r *Replica) Units(dst []int8, bits, finest int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.optim.Exponents(dst, int(r.done))
+	for i, e := range dst {
+		dst[i] = int8(max(int(e)-bits, finest))
+	}
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Digest is a 64-bit checksum of the state: CRC-32C of the parameters, CRC-32C of the moments. It detects accidents,
