@@ -103,6 +103,7 @@ type Job struct {
 	OutputDir            string
 	DType                string
 	Optimizer            string  // AdamW or AdamW8
+	NEFTuneAlpha         float64 // noise on the embeddings; 0 = none
 	LoraPlusRatio        float64 // learning rate of lora_B over that of lora_A; 0 = 1
 }
 

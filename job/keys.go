@@ -185,6 +185,8 @@ func optimKeys() []row {
 			Doc: "adamw as in torch, or adamw_8bit as in bitsandbytes: its state in a quarter of the memory"}, at: func(j *Job) any { return &j.Optimizer },
 			words: map[string]string{"adamw_torch": AdamW, "adamw_torch_fused": AdamW, "adamw_hf": AdamW, "paged_adamw_32bit": AdamW, "paged_adamw": AdamW,
 				"adamw_bnb_8bit": AdamW8, "paged_adamw_8bit": AdamW8}},
+		{Key: Key{Name: "neftune_noise_alpha", Section: s, Quiet: true,
+			Doc: "NEFTune: noise on the embeddings in training, e.g. 5; 0 = none"}, at: func(j *Job) any { return &j.NEFTuneAlpha }, check: notNegative},
 		{Key: Key{Name: "loraplus_lr_ratio", Section: s, Only: LoRA, Quiet: true,
 			Doc: "LoRA+: learning rate of lora_B as a multiple of lora_A's, e.g. 16; 0 = off"}, at: func(j *Job) any { return &j.LoraPlusRatio }, check: notNegative},
 		{Key: Key{Name: "learning_rate", Aliases: []string{"lr"}, Section: s,

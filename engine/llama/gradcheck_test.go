@@ -112,6 +112,8 @@ func TestGradientAgainstCentralDifferences(t *testing.T) {
 		"full, tied":                    {tinyConfig(), Adapter{Full: true}},
 		"full, untied, biases":          {untied, Adapter{Full: true}},
 		"full, llama3 rope":             {scaled, Adapter{Full: true}},
+		"LoRA, NEFTune, dropout":        {tinyConfig(), Adapter{LoRA: dropped, NEFTune: 5}},
+		"full, NEFTune":                 {oddConfig(), Adapter{Full: true, NEFTune: 5}},
 		"full, odd":                     {oddConfig(), Adapter{Full: true}},
 		"full, fused":                   {fusedConfig(), Adapter{Full: true}},
 		"LoRA, odd, dropout":            {oddConfig(), Adapter{LoRA: dropped}},
@@ -186,8 +188,8 @@ func lossWithDropout(m *Model[float64], b engine.Batch, key engine.Key) float64 
 	m.buf.key, m.buf.drops = key, m.dropout > 0
 	defer func() { m.buf.drops = false }()
 	m.selectLabelled(p)
-	m.reserve(p.rows, false)
-	m.run(p, nil, false)
+	m.reserve(p.rows, true)
+	m.run(p, nil, true)
 	return m.headLoss(p, 1, false)
 }
 

@@ -40,6 +40,8 @@ type Adapter struct {
 	Init map[string][]float32 // initial values by tensor name, in place of random ones (or of Weights, with Full)
 	Seed uint64               // of initial values
 
+	NEFTune float64 // noise on the embeddings in training: alpha of NEFTune; 0 = none
+
 	FourBit *FourBit // quantise the frozen base while it is loaded; Weights must be Stored
 }
 
@@ -58,6 +60,7 @@ type Model[T kernel.Float] struct {
 
 	lowest  int     // the lowest layer with a trainable tensor; 0 if the embedding is trainable, NumLayers if no layer has one
 	dropout float64 // on the input of lora_A
+	noise   float64 // NEFTune's alpha
 	rank    int     // the largest of any adapter
 	dora    bool    // adapters have magnitudes
 	stale   bool    // the parameters have changed since the norms of DoRA were worked out
@@ -98,6 +101,7 @@ func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops
 	if err != nil {
 		return nil, err
 	}
+	m.noise = ad.NEFTune
 	b := builder[T]{m: m, from: w, ad: ad}
 	if err := b.build(); err != nil {
 		return nil, err

@@ -224,3 +224,33 @@ func TestBatchesThatDoNotFit(t *testing.T) {
 		}
 	}
 }
+
+// TestNEFTuneIsForTrainingAlone: the loss that is trained on changes with the noise and its key, evaluation does not.
+func TestNEFTuneIsForTrainingAlone(t *testing.T) {
+	cfg := small()
+	b := examples(cfg.VocabSize, 40, 9)
+	var losses []float64
+	for _, alpha := range []float64{0, 5} {
+		m := mustNew(t, cfg, frozen(t, cfg), llama.Adapter{LoRA: allLinear(0), NEFTune: alpha}, kernel.NewRef[float32]())
+		g := make([]float32, len(m.Params()))
+		eval, err := m.Loss(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		losses = append(losses, eval)
+		for _, k := range []engine.Key{{Step: 1}, {Step: 1}, {Step: 2}} {
+			l, err := m.Gradient(b, 1, k, g)
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses = append(losses, l)
+		}
+	}
+	clean, noisy := losses[:4], losses[4:]
+	if noisy[0] != clean[0] || math.Abs(clean[1]-clean[0]) > 1e-9*clean[0] || clean[1] != clean[3] {
+		t.Errorf("without noise: %v; evaluated with it: %v", clean, noisy[0])
+	}
+	if noisy[1] == clean[1] || noisy[1] != noisy[2] || noisy[1] == noisy[3] {
+		t.Errorf("with noise: %v", noisy)
+	}
+}

@@ -3,8 +3,10 @@ package llama
 import (
 	"cmp"
 	"fmt"
+	"math"
 
 	"lorad/engine"
+	"lorad/engine/lora"
 )
 
 // Gradient overwrites grad with d(scale * sum of token losses)/d(Params) and returns the unscaled sum, in nats.
@@ -61,12 +63,24 @@ func (m *Model[T]) run(p *pass, live []*stream[T], train bool) {
 	if m.cfg.EmbedScale != 0 {
 		scaleBy(T(m.cfg.EmbedScale), x[:p.rows*h])
 	}
+	if train && m.noise > 0 {
+		m.addNoise(p, x)
+	}
 	for i := range m.layers {
 		out := m.buf.last
 		if i+1 < len(m.layers) {
 			out = m.act(i+1, train).x
 		}
 		m.forwardLayer(i, p, live, m.act(i, train), out)
+	}
+}
+
+// addNoise is NEFTune: a sequence of L tokens gets U(-1, 1) * alpha/sqrt(L*hidden) on its embeddings.
+func (m *Model[T]) addNoise(p *pass, x []T) {
+	h := m.cfg.HiddenSize
+	for i := range p.sequences() {
+		lo, hi := p.sequence(i)
+		lora.AddNoise(x[lo*h:hi*h], m.noise/math.Sqrt(float64((hi-lo)*h)), m.buf.key, lo*((h+3)&^3))
 	}
 }
 

@@ -95,3 +95,21 @@ func Apply[T kernel.Float](mask []uint8, keep float64, y, x []T) {
 		y[j] = x[j] * factor[mask[0]>>j&1]
 	}
 }
+
+// noiseSite is what the draws of AddNoise are for: no adapter has this number.
+const noiseSite = 1<<32 - 1
+
+// AddNoise adds U(-bound, bound) to each element of x, the elements first, first+1, ... of the embedded micro-batch; first is a multiple of 4.
+// It is NEFTune (Jain et al. 2023): with bound = alpha/sqrt(L*d) for a sequence of L tokens of width d, as in transformers' trainer.
+func AddNoise[T kernel.Float](x []T, bound float64, key engine.Key, first int) {
+	p := NewPhilox(key.Seed ^ uint64(key.Micro)*0x9E3779B97F4A7C15)
+	for i := 0; i < len(x); i += 4 {
+		block := uint64(first+i) / 4
+		a, b, c, d := p.At(uint32(block), uint32(block>>32), noiseSite, key.Step)
+		for j, w := range [4]uint32{a, b, c, d} {
+			if i+j < len(x) {
+				x[i+j] += T(float32(bound * (2*Uniform(w) - 1)))
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package lora
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"lorad/engine"
@@ -91,6 +92,35 @@ func TestDropoutIsAFunctionOfKeySiteAndElement(t *testing.T) {
 	} {
 		if string(other) == string(whole) {
 			t.Errorf("the mask does not depend on the %s", name)
+		}
+	}
+}
+
+// TestNoise: uniform within its bound, the same for the same key, another for every other part of it, and cut anywhere.
+func TestNoise(t *testing.T) {
+	draw := func(k engine.Key, n, first int) []float64 {
+		x := make([]float64, n)
+		AddNoise(x, 0.5, k, first)
+		return x
+	}
+	key := engine.Key{Seed: 1, Step: 2, Micro: 3}
+	all := draw(key, 40000, 0)
+	var sum, squares float64
+	for _, v := range all {
+		if v < -0.5 || v >= 0.5 {
+			t.Fatalf("%v is out of bounds", v)
+		}
+		sum, squares = sum+v, squares+v*v
+	}
+	if mean, variance := sum/40000, squares/40000; math.Abs(mean) > 0.005 || math.Abs(variance-1.0/12) > 0.002 {
+		t.Errorf("mean %v, variance %v, want 0 and 1/12", mean, variance)
+	}
+	if !slices.Equal(draw(key, 100, 400), all[400:500]) {
+		t.Error("a part differs from the whole")
+	}
+	for _, other := range []engine.Key{{Seed: 2, Step: 2, Micro: 3}, {Seed: 1, Step: 1, Micro: 3}, {Seed: 1, Step: 2, Micro: 4}} {
+		if slices.Equal(draw(other, 100, 0), all[:100]) {
+			t.Errorf("key %+v gives the same noise", other)
 		}
 	}
 }

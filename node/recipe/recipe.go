@@ -124,7 +124,7 @@ func chunks(n, size int) [][]int {
 
 // Trainer makes the engine with its initial parameters: the same bits on every node.
 func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
-	ad := llama.Adapter{Full: r.Job.Adapter == job.Full, Seed: r.Job.Seed}
+	ad := llama.Adapter{Full: r.Job.Adapter == job.Full, Seed: r.Job.Seed, NEFTune: r.Job.NEFTuneAlpha}
 	if !ad.Full {
 		cfg, init, err := r.adapter()
 		if err != nil {
