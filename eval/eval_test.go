@@ -6,6 +6,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"lorad/internal/world"
@@ -170,5 +171,30 @@ func TestExact(t *testing.T) {
 		if got := Exact(c.want, c.got); got != c.equal {
 			t.Errorf("%q, %q: %v", c.want, c.got, got)
 		}
+	}
+}
+
+func TestWatch(t *testing.T) {
+	run := func(points ...[2]float64) Watch {
+		var w Watch
+		for i, p := range points {
+			w.Take(uint64(10*i+5), p[0]+0.1, 0)
+			w.Take(uint64(10*i+10), p[0]-0.1, p[1])
+		}
+		return w
+	}
+	good := run([2]float64{3, 3}, [2]float64{2, 2.5}, [2]float64{1, 2.52}, [2]float64{0.9, 2.51})
+	if good.Overfits() || good.BestStep != 20 || good.BestLoss != 2.5 {
+		t.Errorf("level validation: %+v", good)
+	}
+	bad := run([2]float64{3, 3}, [2]float64{2, 2.5}, [2]float64{1, 2.7}, [2]float64{0.5, 3})
+	if !bad.Overfits() || !strings.Contains(bad.Advice(), "step 20 (2.5000) and is 3.0000 now, while training loss fell from 2.0000 to 0.5000") {
+		t.Errorf("rising validation: %+v, %s", bad, bad.Advice())
+	}
+	once := run([2]float64{3, 3}, [2]float64{2, 2.5}, [2]float64{1, 2.7})
+	diverging := run([2]float64{3, 3}, [2]float64{2, 2.5}, [2]float64{4, 4}, [2]float64{5, 5})
+	back := run([2]float64{3, 3}, [2]float64{2, 2.5}, [2]float64{1, 2.7}, [2]float64{0.9, 2.7}, [2]float64{0.8, 2.4})
+	if once.Overfits() || diverging.Overfits() || back.Overfits() {
+		t.Errorf("one jump: %v, diverging: %v, back again: %v", once.Overfits(), diverging.Overfits(), back.Overfits())
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/term"
 
+	"lorad/eval"
 	"lorad/proto"
 )
 
@@ -25,6 +26,9 @@ type progress struct {
 	loss    float64
 	eval    float64
 	members string
+
+	watch  eval.Watch
+	warned bool // of overfitting
 }
 
 const (
@@ -71,6 +75,11 @@ func (p *progress) take(s *proto.StepRecord) {
 	}
 	if s.EvalLoss != 0 {
 		p.eval = s.EvalLoss
+	}
+	p.watch.Take(s.Step, s.Loss, s.EvalLoss)
+	if p.watch.Overfits() && !p.warned {
+		p.warned = true
+		p.note(p.watch.Advice())
 	}
 }
 

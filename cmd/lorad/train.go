@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"lorad/eval"
 	"lorad/proto"
 )
 
@@ -161,12 +162,23 @@ func (t trainCmd) result(a *app, c *client, r *proto.Run) error {
 	v := view(full, nil)
 	return a.print(v, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s, %d steps, loss %.4f\n", v.Run, v.Phase, v.Step, v.Loss)
+		if best := bestOf(full); best.BestStep > 0 && best.BestStep < v.Step {
+			fmt.Fprintf(w, "best:    eval loss %.4f at step %d\n", best.BestLoss, best.BestStep)
+		}
 		fmt.Fprintf(w, "output:  %s\n", v.OutputDir)
 		fmt.Fprintf(w, "sha256:  %s\n", v.AdapterSHA256)
 		if _, err := fs.Stat(os.DirFS(v.OutputDir), "adapter_config.json"); err == nil {
 			fmt.Fprintf(w, "try it:  lorad generate --adapter %s %s\n", v.OutputDir, `"your prompt"`)
 		}
 	})
+}
+
+// bestOf follows the losses of a whole run.
+func bestOf(r *proto.Run) (w eval.Watch) {
+	for _, s := range r.Ledger {
+		w.Take(s.Step, s.Loss, s.EvalLoss)
+	}
+	return w
 }
 
 // phase is how a phase is called in messages.
