@@ -134,10 +134,12 @@ func (b *box) join(token string) *box { return b.joinWith(token, facts("box"), f
 func (b *box) joinWith(token string, facts *proto.Node, edit func(*Config)) *box {
 	b.t.Helper()
 	dir := b.t.TempDir()
-	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, bound(b.t), facts)
+	at := bound(b.t)
+	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, at, facts)
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	at.Close()
 	return openWith(b.t, dir, "box", "127.0.0.1:0", creds, edit)
 }
 

@@ -203,7 +203,7 @@ func keep(dir, addr string, identity *ca.Identity, r *proto.JoinReply) (*Credent
 	if err != nil {
 		return nil, fmt.Errorf("join %s: damaged reply: %w", addr, err)
 	}
-	c.Seeds = append(c.Seeds, addr)
+	c.Seeds = append([]string{addr}, c.Seeds...)
 	return c.ready(), c.save(dir)
 }
 

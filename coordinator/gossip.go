@@ -210,12 +210,7 @@ func (g *gossip) close(log *slog.Logger) {
 // those again that were silent.
 func (c *Coordinator) keepTouch(ctx context.Context) {
 	for {
-		for _, addr := range c.missing() {
-			if ctx.Err() != nil {
-				return
-			}
-			c.gossip.join(addr)
-		}
+		each(c.missing(), c.gossip.join)
 		if _, leader := c.raft.LeaderWithID(); leader == "" {
 			c.askKeys(ctx)
 		}

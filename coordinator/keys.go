@@ -96,13 +96,19 @@ func (g *gossip) forgetOtherKeys(key []byte) {
 // askKeys asks everybody this node knew for a newer key: without a leader it may be that the key was changed while it was
 // away. That it hears somebody proves nothing, because a removed node may still whisper with the old key.
 func (c *Coordinator) askKeys(ctx context.Context) {
-	var asking sync.WaitGroup
-	addrs := append(addresses(c.Nodes(), c.id), c.creds.seeds()...)
+	each(append(addresses(c.Nodes(), c.id), c.creds.seeds()...), func(addr string) { c.askKey(ctx, addr) })
+}
+
+// each does something with every address at once, and returns when all is done: one that does not answer must not hold up
+// those that do.
+func each(addrs []string, do func(addr string)) {
+	var work sync.WaitGroup
+	addrs = slices.Clone(addrs)
 	slices.Sort(addrs)
 	for _, addr := range slices.Compact(addrs) {
-		asking.Go(func() { c.askKey(ctx, addr) })
+		work.Go(func() { do(addr) })
 	}
-	asking.Wait()
+	work.Wait()
 }
 
 // askKey gets the newest key from the node at addr, if that has a newer one.
