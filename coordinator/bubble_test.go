@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
@@ -32,6 +33,7 @@ type bubble struct {
 
 	mu  sync.Mutex
 	cut map[[2]string]bool // pairs that do not reach each other
+	bad *rand.Rand         // of links that lose one reply in ten; nil: they do not
 }
 
 // cell is a node in a bubble. Its stores outlive its crashes.
@@ -241,10 +243,16 @@ func across[T any](w *wires, to string, call func(*Coordinator) (T, error)) (T, 
 	w.b.mu.Unlock()
 	reply, err := call(target)
 	time.Sleep(time.Millisecond)
-	if !w.b.reaches(w.from, to) {
+	if !w.b.reaches(w.from, to) || w.b.loses() {
 		return none, errCut
 	}
 	return reply, err
+}
+
+func (b *bubble) loses() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bad != nil && b.bad.IntN(10) == 0
 }
 
 // until waits in virtual time.

@@ -204,10 +204,20 @@ func (s control) find(name string) (*proto.Run, error) {
 	return f.run, coded(f.err)
 }
 
+// lookUp finds a run as it is at present, or, without a leader, as this node last knew it. That there is no such run is
+// for a leader to say.
+func (s control) lookUp(ctx context.Context, name string) (run *proto.Run, stale bool, err error) {
+	stale = !s.present(ctx)
+	run, err = s.find(name)
+	if stale && status.Code(err) == codes.NotFound {
+		return nil, true, status.Errorf(codes.Unavailable, "%v; but no leader answers, and another node may know of it", status.Convert(err).Message())
+	}
+	return run, stale, err
+}
+
 // GetRun gives one run with its ledger.
 func (s control) GetRun(ctx context.Context, req *proto.GetRunRequest) (*proto.Run, error) {
-	stale := !s.present(ctx)
-	r, err := s.find(req.Run)
+	r, stale, err := s.lookUp(ctx, req.Run)
 	if err != nil {
 		return nil, err
 	}
@@ -218,8 +228,7 @@ func (s control) GetRun(ctx context.Context, req *proto.GetRunRequest) (*proto.R
 
 // Stop asks the members of a run to checkpoint and stop.
 func (s control) Stop(ctx context.Context, req *proto.StopRequest) (*proto.StopReply, error) {
-	s.present(ctx) // a run that somebody has just submitted elsewhere is there
-	r, err := s.find(req.Run)
+	r, _, err := s.lookUp(ctx, req.Run)
 	if err != nil {
 		return nil, err
 	}
