@@ -395,6 +395,9 @@ func (c *Coordinator) Ledger(run string, after uint64) []*proto.StepRecord {
 // on through elections until ctx ends; a *state.Error is final. Its kind is Stale if steps were left out because their
 // generation is over.
 func (c *Coordinator) Report(ctx context.Context, p *proto.Report) error {
+	if p.Outcome == proto.Outcome_READY {
+		p.Boot = c.gossip.boot()
+	}
 	reply, err := c.apply(ctx, &proto.Command{Do: &proto.Command_Report{Report: p}})
 	if err == nil && reply.Stale {
 		text := fmt.Sprintf("report run %s: %s: generation %d is over, and its new steps were left out: do them under the new lease", p.Run, state.Stale, p.Generation)

@@ -48,9 +48,9 @@ func openGossip(cfg Config, now func() time.Time) (*gossip, error) {
 	began := now()
 	g := &gossip{
 		self: cfg.Credentials.Node.Id, clock: now, began: began,
-		meta: []byte(cfg.Mux.Advertise() + " " + began.Format(time.RFC3339Nano)),
 		seen: map[string]sighting{}, silent: map[string]bool{}, changed: make(chan struct{}),
 	}
+	g.meta = []byte(cfg.Mux.Advertise() + " " + g.boot())
 	key := cfg.Credentials.gossipKey().key
 	var err error
 	if g.keys, err = memberlist.NewKeyring(nil, key); err != nil {
@@ -98,6 +98,9 @@ func (g *gossip) lookup(id string) (sighting, bool) {
 	s, ok := g.seen[id]
 	return s, ok
 }
+
+// boot is how the others know this process of the node from the one before.
+func (g *gossip) boot() string { return g.began.Format(time.RFC3339Nano) }
 
 func (g *gossip) sight(n *memberlist.Node, alive bool) {
 	addr, boot, _ := strings.Cut(string(n.Meta), " ")
@@ -173,9 +176,9 @@ func (g *gossip) liveness(nodes []*proto.Node) map[string]sched.Liveness {
 		switch {
 		case known && s.alive && s.addr != n.Addr:
 		case id == g.self:
-			live[id] = sched.Liveness{Alive: true, Since: g.began.UnixMilli()}
+			live[id] = sched.Liveness{Alive: true, Since: g.began.UnixMilli(), Boot: g.boot()}
 		case known:
-			live[id] = sched.Liveness{Alive: s.alive && !g.silent[id], Since: s.since.UnixMilli()}
+			live[id] = sched.Liveness{Alive: s.alive && !g.silent[id], Since: s.since.UnixMilli(), Boot: s.boot}
 		case g.clock().Sub(g.began) > newcomerGrace:
 			live[id] = sched.Liveness{Since: g.began.Add(newcomerGrace).UnixMilli()}
 		}

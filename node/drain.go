@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 
 	"lorad/node/step"
 	"lorad/proto"
@@ -32,7 +33,7 @@ func (n *Node) Busy() bool {
 // deserted says that the members of a run stand between two steps and that no node is left that could go on: all that
 // can be done for it here is done.
 func (n *Node) deserted(r *proto.Run) bool {
-	if r.Yielded == 0 || r.Yielded != r.Lease.Generation {
+	if r.Yielded == 0 || r.Yielded != r.Lease.Generation || !slices.Contains(r.YieldedBy, n.cfg.ID) {
 		return false
 	}
 	for _, p := range n.cfg.Control.Nodes() {

@@ -20,7 +20,7 @@ type driver struct {
 func (w *worker) drive(ctx context.Context) {
 	d := driver{worker: w, ctx: ctx, answers: make(chan step.Event, 1), cancel: func() {}}
 	defer d.end()
-	for d.perform(w.hear()); !w.machine.Over(); {
+	for d.hear(); !w.machine.Over(); {
 		select {
 		case e := <-d.answers:
 			d.answered(e)
@@ -28,7 +28,7 @@ func (w *worker) drive(ctx context.Context) {
 			if terminal(w.heard().Phase) {
 				return
 			}
-			d.perform(w.hear())
+			d.hear()
 		case <-d.lost:
 			d.lost = nil
 			d.perform(w.machine.Handle(w.ringLost()))
@@ -36,6 +36,12 @@ func (w *worker) drive(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// hear takes in the coordinator's latest word.
+func (d *driver) hear() {
+	d.perform(d.worker.hear())
+	d.volunteer(d.ctx, d.heard())
 }
 
 // end cancels the long action under way and waits for it.

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -191,7 +190,7 @@ func (p *preparation) datasets(ctx context.Context, in []job.Dataset, under stri
 }
 
 func (p *preparation) add(name string, info blob.Info) {
-	p.files = append(p.files, &proto.File{Name: name, Sha256: info.Hash[:], Size: uint64(info.Size)})
+	p.files = append(p.files, &proto.File{Name: name, Sha256: info.Hash[:], Size: uint64(info.Size), ChunkSha256: info.Chunks})
 }
 
 // modelFile tells what of a model folder a run needs: not optimiser states, not pickled weights.
@@ -217,79 +216,3 @@ func (n *Node) view(files []*proto.File) fs.FS {
 	}
 	return n.blobs.View(names)
 }
-
-// fetchInputs brings every file of the run onto this node, from the home node first, else from whoever has it.
-func (n *Node) fetchInputs(ctx context.Context, spec *proto.Spec) error {
-	for _, f := range spec.Files {
-		h, err := blob.HashOf(f.Sha256)
-		if err != nil {
-			return err
-		}
-		if n.blobs.Has(h) {
-			continue
-		}
-		if err := n.fetchInput(ctx, spec.HomeNode, blob.Info{Hash: h, Size: int64(f.Size)}); err != nil {
-			return fmt.Errorf("fetch %s: %w", f.Name, err)
-		}
-	}
-	return nil
-}
-
-func (n *Node) fetchInput(ctx context.Context, home string, want blob.Info) error {
-	sources := []string{home}
-	for _, peer := range n.cfg.Control.Nodes() {
-		if peer.Id != home {
-			sources = append(sources, peer.Id)
-		}
-	}
-	var failures []error
-	for _, id := range sources {
-		if id == n.cfg.ID {
-			continue
-		}
-		err := n.fetchFrom(ctx, id, want)
-		if err == nil {
-			return nil
-		}
-		failures = append(failures, fmt.Errorf("from %s: %w", id, err))
-	}
-	if len(failures) == 0 {
-		return blob.ErrMissing
-	}
-	return errors.Join(failures...)
-}
-
-func (n *Node) fetchFrom(ctx context.Context, id string, want blob.Info) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	peer, err := n.cfg.Peers.Peer(ctx, id)
-	if err != nil {
-		return err
-	}
-	stream, err := peer.FetchBlob(ctx, &proto.FetchBlobRequest{Sha256: want.Hash[:]})
-	if err != nil {
-		return err
-	}
-	return n.blobs.Put(want, &chunkReader{recv: stream.Recv})
-}
-
-// chunkReader turns a stream of chunks into an io.Reader.
-type chunkReader struct {
-	recv func() (*proto.Chunk, error)
-	rest []byte
-}
-
-func (r *chunkReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		c, err := r.recv()
-		if err != nil {
-			return 0, err // io.EOF at the end of the stream
-		}
-		r.rest = c.Data
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
-var _ io.Reader = (*chunkReader)(nil)

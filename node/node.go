@@ -68,6 +68,7 @@ type Node struct {
 	mu       sync.Mutex
 	workers  map[string]*worker // by run id
 	ended    map[string]uint64  // by run id: the generation in which this node's work ended
+	said     map[string]string  // by run id: what was last said of why this node takes no part
 	prepared prepared
 	again    chan struct{} // a worker has ended: look at the runs once more
 }
@@ -78,7 +79,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, again: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, said: map[string]string{}, again: make(chan struct{}, 1)}
 	if cfg.Embedded != nil {
 		if err := n.registerEmbedded(); err != nil {
 			return nil, err
@@ -121,7 +122,7 @@ func (n *Node) follow(ctx context.Context, wg *sync.WaitGroup, r *proto.Run) {
 		w.tell(r)
 		return
 	}
-	if !n.wanted(r) {
+	if !n.wanted(r) && !n.volunteers(r) {
 		return
 	}
 	w := newWorker(n, r)

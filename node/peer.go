@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -30,10 +32,23 @@ func (n *Node) FetchBlob(req *proto.FetchBlobRequest, out proto.Peer_FetchBlobSe
 		return status.Error(codes.Internal, err.Error())
 	}
 	defer f.Close()
-	if _, err := io.CopyN(io.Discard, f, int64(req.Offset)); err != nil {
+	if err := skip(f, int64(req.Offset)); err != nil {
 		return status.Errorf(codes.OutOfRange, "blob %.12s: offset %d: %v", h, req.Offset, err)
 	}
-	_, err = io.CopyBuffer(onlyWriter{chunkWriter{out.Send}}, f, make([]byte, chunkSize))
+	var r io.Reader = f
+	if req.Length > 0 {
+		r = io.LimitReader(f, int64(req.Length))
+	}
+	_, err = io.CopyBuffer(onlyWriter{chunkWriter{out.Send}}, r, make([]byte, chunkSize))
+	return err
+}
+
+func skip(f fs.File, n int64) error {
+	if s, ok := f.(io.Seeker); ok && n >= 0 {
+		_, err := s.Seek(n, io.SeekStart)
+		return err
+	}
+	_, err := io.CopyN(io.Discard, f, n)
 	return err
 }
 
@@ -48,13 +63,18 @@ func (n *Node) FetchState(req *proto.FetchStateRequest, out proto.Peer_FetchStat
 	if rep == nil {
 		return status.Errorf(codes.Unavailable, "run %s: the replica is still being made", req.Run)
 	}
-	if err := writeRecords(chunkWriter{out.Send}, w.reports.unreported(req.Step)); err != nil {
-		return err
-	}
-	if err := rep.EncodeAt(chunkWriter{out.Send}, req.Step); err != nil {
+	// A copy first: whoever fetches may be slow, or dead without anybody knowing, and the replica must not wait for it.
+	state := bytes.NewBuffer(make([]byte, 0, rep.Size()))
+	records := w.reports.unreported(req.Step)
+	if err := rep.EncodeAt(state, req.Step); err != nil {
 		return status.Error(codes.FailedPrecondition, fmt.Sprintf("run %s: %v", req.Run, err))
 	}
-	return nil
+	n.cfg.Log.Info("serves the state", "run", req.Run, "step", req.Step, "bytes", state.Len())
+	if err := writeRecords(chunkWriter{out.Send}, records); err != nil {
+		return err
+	}
+	_, err := chunkWriter{out.Send}.Write(state.Bytes())
+	return err
 }
 
 // maxRecords bounds the records that come with a state, in bytes: a lease of a million steps, never reported.

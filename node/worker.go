@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,9 +43,10 @@ type worker struct {
 	log  *slog.Logger
 	dir  string // of checkpoints: output_dir where the run was submitted, below the state directory elsewhere
 
-	mu     sync.Mutex
-	latest *proto.Run    // what the coordinator last said
-	news   chan struct{} // latest has changed
+	mu      sync.Mutex
+	latest  *proto.Run    // what the coordinator last said
+	news    chan struct{} // latest has changed
+	offered uint64        // generation in which this node said that it could join
 
 	machine *step.Machine
 	job     job.Job
@@ -110,7 +113,7 @@ func (w *worker) currentReplica() *replica.Replica {
 func (w *worker) run(ctx context.Context) uint64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := w.prepare(ctx); err != nil {
+	if err := w.ready(ctx); err != nil {
 		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()
 	}
@@ -127,9 +130,12 @@ func (w *worker) run(ctx context.Context) uint64 {
 // wrote its output is work to do, for which a new worker has to be there.
 func (w *worker) finalGeneration() uint64 { return w.lease.Generation }
 
-// unprepared says that this node cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
+// unprepared says that a member cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
 // room, another build, a peer that went away) it is this node's trouble and not the run's: the others go on without.
 func (w *worker) unprepared(ctx context.Context, cause error) {
+	if r := w.heard(); outside(r, w.node.cfg.ID) || terminal(r.Phase) {
+		return
+	}
 	if w.atHome() {
 		w.broken(ctx, cause)
 		return
@@ -317,11 +323,28 @@ func (w *worker) catchUp(ctx context.Context, all []step.Position) error {
 	if w.replica.Done() == all[top].Done {
 		return nil
 	}
-	donor := w.lease.Members[top]
+	donor := w.lease.Members[donorFor(w.lease.Rank(w.node.cfg.ID), all)]
 	if err := w.copyState(ctx, donor, all[top]); err != nil {
 		return &linkError{donor, fmt.Errorf("copy state of step %d from %s: %w", all[top].Done, w.node.name(donor), err)}
 	}
 	return nil
+}
+
+// donorFor chooses who of the furthest members a member that is behind copies from: the last one for the first of those
+// that are behind, and so on, so that many newcomers do not choke one donor, and the leading one last.
+func donorFor(rank int, all []step.Position) int {
+	top := slices.MaxFunc(all, func(a, b step.Position) int { return cmp.Compare(a.Done, b.Done) }).Done
+	var donors []int
+	behind := 0
+	for i, p := range all {
+		switch {
+		case p.Done == top:
+			donors = append(donors, i)
+		case i < rank:
+			behind++
+		}
+	}
+	return donors[len(donors)-1-behind%len(donors)]
 }
 
 func (w *worker) copyState(ctx context.Context, donor string, at step.Position) error {

@@ -2,10 +2,14 @@ package node
 
 import (
 	"bytes"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
+	"lorad/engine"
+	"lorad/engine/optim"
+	"lorad/node/replica"
 	"lorad/node/step"
 	"lorad/proto"
 )
@@ -65,6 +69,77 @@ func TestRecordsTravelWithTheState(t *testing.T) {
 	}
 	if early := donor.unreported(5); len(early) != 2 {
 		t.Errorf("up to step 5: %v", early)
+	}
+}
+
+// slowFetcher takes the first chunk of a state and no more, until it is let go.
+type slowFetcher struct {
+	proto.Peer_FetchStateServer
+	began chan struct{}
+	goOn  chan struct{}
+	got   bytes.Buffer
+}
+
+func (s *slowFetcher) Send(c *proto.Chunk) error {
+	if s.got.Len() == 0 {
+		close(s.began)
+		<-s.goOn
+	}
+	s.got.Write(c.Data)
+	return nil
+}
+
+// A peer that fetches the state slowly, or has died with its connection open, does not keep the donor from stepping, and
+// gets the state that it asked for all the same.
+func TestSlowFetcherStopsNobody(t *testing.T) {
+	rep := replica.New(&vector{params: []float32{1, 2, 3}}, replica.Rule{Schedule: optim.Schedule{Kind: "constant", Peak: 0.1, Total: 10}})
+	w := &worker{id: "r", replica: rep}
+	w.reports = newReporter(w)
+	n := &Node{cfg: Config{ID: "a", Log: slog.New(slog.DiscardHandler)}, workers: map[string]*worker{"r": w}}
+	s := &slowFetcher{began: make(chan struct{}), goOn: make(chan struct{})}
+	served := make(chan error)
+	go func() { served <- n.FetchState(&proto.FetchStateRequest{Run: "r"}, s) }()
+	<-s.began
+	stepped := make(chan struct{})
+	go func() { rep.Step([]float32{1, 1, 1}); close(stepped) }()
+	select {
+	case <-stepped:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the donor waits for the fetcher")
+	}
+	close(s.goOn)
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readRecords(&s.got); err != nil {
+		t.Fatal(err)
+	}
+	copied := replica.New(&vector{params: make([]float32, 3)}, replica.Rule{})
+	if err := copied.Decode(&s.got); err != nil || copied.Done() != 0 {
+		t.Errorf("the copy is of step %d, %v", copied.Done(), err)
+	}
+}
+
+// vector is a Trainer with parameters and nothing else.
+type vector struct {
+	engine.Trainer
+	params []float32
+}
+
+func (v *vector) Params() []float32 { return v.params }
+func (v *vector) Changed()          {}
+func (v *vector) Layout() []engine.Tensor {
+	return []engine.Tensor{{Name: "x", Shape: []int{len(v.params)}}}
+}
+
+func TestDonorsShareTheLoad(t *testing.T) {
+	all := []step.Position{{Done: 7}, {Done: 7}, {Done: 7}, {}, {Done: 3}, {}, {}}
+	var got []int
+	for rank := 3; rank < len(all); rank++ {
+		got = append(got, donorFor(rank, all))
+	}
+	if !slices.Equal(got, []int{2, 1, 0, 2}) {
+		t.Errorf("the members that are behind copy from %v", got)
 	}
 }
 

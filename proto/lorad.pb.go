@@ -93,6 +93,7 @@ const (
 	Outcome_ABORTED             Outcome = 3 // link or member trouble: wants a new generation
 	Outcome_BROKEN              Outcome = 4 // the run itself cannot go on (data, numerics, disk)
 	Outcome_YIELDED             Outcome = 5 // stands between two steps because a member leaves: wants a generation without it
+	Outcome_READY               Outcome = 6 // no member; has inputs and a trainer, and could join. Of the run, not of a generation
 )
 
 // Enum value maps for Outcome.
@@ -104,6 +105,7 @@ var (
 		3: "ABORTED",
 		4: "BROKEN",
 		5: "YIELDED",
+		6: "READY",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -112,6 +114,7 @@ var (
 		"ABORTED":             3,
 		"BROKEN":              4,
 		"YIELDED":             5,
+		"READY":               6,
 	}
 )
 
@@ -333,6 +336,7 @@ type File struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // slash path below the run's input root: "base/config.json", "data/0.jsonl"
 	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	ChunkSha256   []byte                 `protobuf:"bytes,4,opt,name=chunk_sha256,json=chunkSha256,proto3" json:"chunk_sha256,omitempty"` // SHA-256 of each of its chunks, one after the other (node/blob); a file of one chunk has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +390,13 @@ func (x *File) GetSize() uint64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *File) GetChunkSha256() []byte {
+	if x != nil {
+		return x.ChunkSha256
+	}
+	return nil
 }
 
 // Spec is what the user wants. It never changes.
@@ -819,12 +830,14 @@ type Run struct {
 	AdapterSha256  []byte                 `protobuf:"bytes,8,opt,name=adapter_sha256,json=adapterSha256,proto3" json:"adapter_sha256,omitempty"` // of adapter_model.safetensors, when DONE
 	StartedUnixMs  int64                  `protobuf:"varint,9,opt,name=started_unix_ms,json=startedUnixMs,proto3" json:"started_unix_ms,omitempty"`
 	FinishedUnixMs int64                  `protobuf:"varint,10,opt,name=finished_unix_ms,json=finishedUnixMs,proto3" json:"finished_unix_ms,omitempty"`
-	Recoveries     uint64                 `protobuf:"varint,11,opt,name=recoveries,proto3" json:"recoveries,omitempty"` // generations after the first
-	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`        // the last abort; the lease is broken while trouble.generation == lease.generation
-	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`              // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
-	Yielded        uint64                 `protobuf:"varint,14,opt,name=yielded,proto3" json:"yielded,omitempty"`       // the newest generation whose members stood still between two steps because one of them leaves
-	Stale          bool                   `protobuf:"varint,16,opt,name=stale,proto3" json:"stale,omitempty"`           // in an answer: no leader answered, this is what the node asked last knew
-	Archive        *Archive               `protobuf:"bytes,15,opt,name=archive,proto3" json:"archive,omitempty"`        // the ledger of a run that is DONE, instead of ledger
+	Recoveries     uint64                 `protobuf:"varint,11,opt,name=recoveries,proto3" json:"recoveries,omitempty"`               // generations after the first
+	Trouble        *Trouble               `protobuf:"bytes,12,opt,name=trouble,proto3" json:"trouble,omitempty"`                      // the last abort; the lease is broken while trouble.generation == lease.generation
+	Home           string                 `protobuf:"bytes,13,opt,name=home,proto3" json:"home,omitempty"`                            // who writes output_dir instead of spec.home_node, which was removed; empty: spec.home_node
+	Yielded        uint64                 `protobuf:"varint,14,opt,name=yielded,proto3" json:"yielded,omitempty"`                     // the newest generation whose members stood still between two steps because one of them leaves
+	Stale          bool                   `protobuf:"varint,16,opt,name=stale,proto3" json:"stale,omitempty"`                         // in an answer: no leader answered, this is what the node asked last knew
+	Archive        *Archive               `protobuf:"bytes,15,opt,name=archive,proto3" json:"archive,omitempty"`                      // the ledger of a run that is DONE, instead of ledger
+	YieldedBy      []string               `protobuf:"bytes,18,rep,name=yielded_by,json=yieldedBy,proto3" json:"yielded_by,omitempty"` // the members that have said so
+	Ready          []*Ready               `protobuf:"bytes,17,rep,name=ready,proto3" json:"ready,omitempty"`                          // who could join at once: has the inputs and a trainer
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -971,6 +984,73 @@ func (x *Run) GetArchive() *Archive {
 	return nil
 }
 
+func (x *Run) GetYieldedBy() []string {
+	if x != nil {
+		return x.YieldedBy
+	}
+	return nil
+}
+
+func (x *Run) GetReady() []*Ready {
+	if x != nil {
+		return x.Ready
+	}
+	return nil
+}
+
+// Ready is a node that is no member and waits with everything made.
+type Ready struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Boot          string                 `protobuf:"bytes,2,opt,name=boot,proto3" json:"boot,omitempty"` // of its process: the next one has to make everything again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ready) Reset() {
+	*x = Ready{}
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ready) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ready) ProtoMessage() {}
+
+func (x *Ready) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ready.ProtoReflect.Descriptor instead.
+func (*Ready) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Ready) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Ready) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
 // Archive is a ledger that does not change any more, packed: see coordinator/state/archive.go.
 type Archive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -982,7 +1062,7 @@ type Archive struct {
 
 func (x *Archive) Reset() {
 	*x = Archive{}
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1074,7 @@ func (x *Archive) String() string {
 func (*Archive) ProtoMessage() {}
 
 func (x *Archive) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1087,7 @@ func (x *Archive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Archive.ProtoReflect.Descriptor instead.
 func (*Archive) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Archive) GetRecords() []byte {
@@ -1039,7 +1119,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1131,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1144,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Trouble) GetGeneration() uint64 {
@@ -1122,7 +1202,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1134,7 +1214,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1147,7 +1227,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Cluster) GetId() string {
@@ -1198,7 +1278,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1290,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1303,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Token) GetId() string {
@@ -1329,7 +1409,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1421,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1434,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Command) GetNowUnixMs() int64 {
@@ -1586,7 +1666,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1678,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1691,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1632,7 +1712,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1724,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1737,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1686,7 +1766,7 @@ type DrainNode struct {
 
 func (x *DrainNode) Reset() {
 	*x = DrainNode{}
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1778,7 @@ func (x *DrainNode) String() string {
 func (*DrainNode) ProtoMessage() {}
 
 func (x *DrainNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1791,7 @@ func (x *DrainNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
 func (*DrainNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainNode) GetId() string {
@@ -1744,7 +1824,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1836,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +1849,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutToken) GetToken() *Token {
@@ -1793,7 +1873,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1885,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1898,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UseToken) GetId() string {
@@ -1865,7 +1945,7 @@ type RemoveToken struct {
 
 func (x *RemoveToken) Reset() {
 	*x = RemoveToken{}
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1957,7 @@ func (x *RemoveToken) String() string {
 func (*RemoveToken) ProtoMessage() {}
 
 func (x *RemoveToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1970,7 @@ func (x *RemoveToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveToken.ProtoReflect.Descriptor instead.
 func (*RemoveToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RemoveToken) GetId() string {
@@ -1909,7 +1989,7 @@ type SubmitRun struct {
 
 func (x *SubmitRun) Reset() {
 	*x = SubmitRun{}
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2001,7 @@ func (x *SubmitRun) String() string {
 func (*SubmitRun) ProtoMessage() {}
 
 func (x *SubmitRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2014,7 @@ func (x *SubmitRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRun.ProtoReflect.Descriptor instead.
 func (*SubmitRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SubmitRun) GetSpec() *Spec {
@@ -1955,7 +2035,7 @@ type StopRun struct {
 
 func (x *StopRun) Reset() {
 	*x = StopRun{}
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2047,7 @@ func (x *StopRun) String() string {
 func (*StopRun) ProtoMessage() {}
 
 func (x *StopRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2060,7 @@ func (x *StopRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRun.ProtoReflect.Descriptor instead.
 func (*StopRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StopRun) GetRun() string {
@@ -2013,7 +2093,7 @@ type ResumeRun struct {
 
 func (x *ResumeRun) Reset() {
 	*x = ResumeRun{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2105,7 @@ func (x *ResumeRun) String() string {
 func (*ResumeRun) ProtoMessage() {}
 
 func (x *ResumeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2118,7 @@ func (x *ResumeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRun.ProtoReflect.Descriptor instead.
 func (*ResumeRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResumeRun) GetRun() string {
@@ -2059,7 +2139,7 @@ type GrantLease struct {
 
 func (x *GrantLease) Reset() {
 	*x = GrantLease{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2151,7 @@ func (x *GrantLease) String() string {
 func (*GrantLease) ProtoMessage() {}
 
 func (x *GrantLease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2164,7 @@ func (x *GrantLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
 func (*GrantLease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GrantLease) GetRun() string {
@@ -2117,7 +2197,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2209,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2222,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -2162,7 +2242,7 @@ type RotateGossipKey struct {
 
 func (x *RotateGossipKey) Reset() {
 	*x = RotateGossipKey{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2254,7 @@ func (x *RotateGossipKey) String() string {
 func (*RotateGossipKey) ProtoMessage() {}
 
 func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2267,7 @@ func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
 func (*RotateGossipKey) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RotateGossipKey) GetKey() []byte {
@@ -2221,7 +2301,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2313,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2326,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2317,7 +2397,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2409,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2422,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Done) GetId() string {
@@ -2384,7 +2464,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2476,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2489,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2478,7 +2558,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +2570,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +2583,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2532,13 +2612,14 @@ type Report struct {
 	Detail        string                 `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`                                    // what went wrong, in words
 	Suspect       string                 `protobuf:"bytes,8,opt,name=suspect,proto3" json:"suspect,omitempty"`                                  // ABORTED: the node id whose link broke, if known
 	AdapterSha256 []byte                 `protobuf:"bytes,9,opt,name=adapter_sha256,json=adapterSha256,proto3" json:"adapter_sha256,omitempty"` // FINISHED
+	Boot          string                 `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`                                       // READY: of the process, as gossip has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2631,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2644,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Report) GetRun() string {
@@ -2629,6 +2710,13 @@ func (x *Report) GetAdapterSha256() []byte {
 	return nil
 }
 
+func (x *Report) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
 type KeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2637,7 +2725,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2737,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2750,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 type KeysReply struct {
@@ -2675,7 +2763,7 @@ type KeysReply struct {
 
 func (x *KeysReply) Reset() {
 	*x = KeysReply{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +2775,7 @@ func (x *KeysReply) String() string {
 func (*KeysReply) ProtoMessage() {}
 
 func (x *KeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +2788,7 @@ func (x *KeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
 func (*KeysReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KeysReply) GetGossipKey() []byte {
@@ -2731,7 +2819,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +2831,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +2844,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2809,7 +2897,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2909,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2922,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 type NodeStatus struct {
@@ -2851,7 +2939,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2863,7 +2951,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2876,7 +2964,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -2934,7 +3022,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3034,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3047,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -3008,7 +3096,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3020,7 +3108,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3033,7 +3121,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -3068,7 +3156,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3080,7 +3168,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3093,7 +3181,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -3125,7 +3213,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3137,7 +3225,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3150,7 +3238,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 type ReadIndexRequest struct {
@@ -3161,7 +3249,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3261,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3274,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 type ReadIndexReply struct {
@@ -3198,7 +3286,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3210,7 +3298,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3223,7 +3311,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadIndexReply) GetIndex() uint64 {
@@ -3243,7 +3331,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3343,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3356,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -3294,7 +3382,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3394,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3407,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -3339,7 +3427,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3351,7 +3439,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3364,7 +3452,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -3390,7 +3478,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3490,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3503,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3435,7 +3523,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3447,7 +3535,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3460,7 +3548,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3487,7 +3575,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3587,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3600,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3542,7 +3630,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3642,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3655,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3618,7 +3706,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3630,7 +3718,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3643,7 +3731,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3689,7 +3777,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3701,7 +3789,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3714,7 +3802,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 type TokensReply struct {
@@ -3726,7 +3814,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +3826,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +3839,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3770,7 +3858,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +3870,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +3883,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3813,7 +3901,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3825,7 +3913,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3838,7 +3926,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 type RemoveNodeRequest struct {
@@ -3850,7 +3938,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3862,7 +3950,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3875,7 +3963,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3896,7 +3984,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3908,7 +3996,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3921,7 +4009,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -3956,7 +4044,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3968,7 +4056,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3981,7 +4069,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -4014,7 +4102,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4026,7 +4114,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4127,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DrainReply) GetNode() *Node {
@@ -4058,7 +4146,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4158,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4171,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -4113,7 +4201,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4213,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4226,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -4227,7 +4315,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4239,7 +4327,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4252,7 +4340,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -4272,7 +4360,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4284,7 +4372,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4297,7 +4385,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -4328,7 +4416,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4428,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4441,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4413,7 +4501,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4425,7 +4513,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4438,7 +4526,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4498,7 +4586,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4510,7 +4598,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4523,7 +4611,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
 }
 
 type PingReply struct {
@@ -4536,7 +4624,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4548,7 +4636,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4561,7 +4649,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PingReply) GetId() string {
@@ -4582,13 +4670,14 @@ type FetchBlobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length        uint64                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4600,7 +4689,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4613,7 +4702,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4630,6 +4719,13 @@ func (x *FetchBlobRequest) GetOffset() uint64 {
 	return 0
 }
 
+func (x *FetchBlobRequest) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
 type FetchStateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           string                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
@@ -4640,7 +4736,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4652,7 +4748,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4665,7 +4761,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4691,7 +4787,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4703,7 +4799,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4716,7 +4812,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4747,11 +4843,12 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x05Drain\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x17\n" +
 	"\aunix_ms\x18\x02 \x01(\x03R\x06unixMs\x12\x12\n" +
-	"\x04boot\x18\x03 \x01(\tR\x04boot\"F\n" +
+	"\x04boot\x18\x03 \x01(\tR\x04boot\"i\n" +
 	"\x04File\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x04R\x04size\"\xf4\x02\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12!\n" +
+	"\fchunk_sha256\x18\x04 \x01(\fR\vchunkSha256\"\xf4\x02\n" +
 	"\x04Spec\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x19\n" +
@@ -4801,7 +4898,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xc0\x04\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\x86\x05\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -4821,7 +4918,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x04home\x18\r \x01(\tR\x04home\x12\x18\n" +
 	"\ayielded\x18\x0e \x01(\x04R\ayielded\x12\x14\n" +
 	"\x05stale\x18\x10 \x01(\bR\x05stale\x12+\n" +
-	"\aarchive\x18\x0f \x01(\v2\x11.lorad.v1.ArchiveR\aarchive\";\n" +
+	"\aarchive\x18\x0f \x01(\v2\x11.lorad.v1.ArchiveR\aarchive\x12\x1d\n" +
+	"\n" +
+	"yielded_by\x18\x12 \x03(\tR\tyieldedBy\x12%\n" +
+	"\x05ready\x18\x11 \x03(\v2\x0f.lorad.v1.ReadyR\x05ready\"/\n" +
+	"\x05Ready\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04boot\x18\x02 \x01(\tR\x04boot\";\n" +
 	"\aArchive\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\fR\arecords\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"\xa2\x01\n" +
@@ -4945,7 +5048,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x04runs\x18\b \x03(\v2\x0f.lorad.v1.RunAtR\x04runs\"-\n" +
 	"\x05RunAt\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
-	"\x04step\x18\x02 \x01(\x04R\x04step\"\xb6\x02\n" +
+	"\x04step\x18\x02 \x01(\x04R\x04step\"\xca\x02\n" +
 	"\x06Report\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x1e\n" +
 	"\n" +
@@ -4959,7 +5062,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aoutcome\x18\x06 \x01(\x0e2\x11.lorad.v1.OutcomeR\aoutcome\x12\x16\n" +
 	"\x06detail\x18\a \x01(\tR\x06detail\x12\x18\n" +
 	"\asuspect\x18\b \x01(\tR\asuspect\x12%\n" +
-	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\"\r\n" +
+	"\x0eadapter_sha256\x18\t \x01(\fR\radapterSha256\x12\x12\n" +
+	"\x04boot\x18\n" +
+	" \x01(\tR\x04boot\"\r\n" +
 	"\vKeysRequest\"K\n" +
 	"\tKeysReply\x12\x1d\n" +
 	"\n" +
@@ -5101,10 +5206,11 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\vPingRequest\"1\n" +
 	"\tPingReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"B\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"Z\n" +
 	"\x10FetchBlobRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x04R\x06offset\"9\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\"9\n" +
 	"\x11FetchStateRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x12\n" +
 	"\x04step\x18\x02 \x01(\x04R\x04step\"\x1b\n" +
@@ -5118,7 +5224,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\b\n" +
 	"\x04DONE\x10\x05\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x06*b\n" +
+	"\x06FAILED\x10\x06*m\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bFINISHED\x10\x01\x12\n" +
@@ -5127,7 +5233,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aABORTED\x10\x03\x12\n" +
 	"\n" +
 	"\x06BROKEN\x10\x04\x12\v\n" +
-	"\aYIELDED\x10\x052\xd6\x05\n" +
+	"\aYIELDED\x10\x05\x12\t\n" +
+	"\x05READY\x10\x062\xd6\x05\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -5168,7 +5275,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -5180,66 +5287,67 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*StepRecord)(nil),         // 7: lorad.v1.StepRecord
 	(*Checkpoint)(nil),         // 8: lorad.v1.Checkpoint
 	(*Run)(nil),                // 9: lorad.v1.Run
-	(*Archive)(nil),            // 10: lorad.v1.Archive
-	(*Trouble)(nil),            // 11: lorad.v1.Trouble
-	(*Cluster)(nil),            // 12: lorad.v1.Cluster
-	(*Token)(nil),              // 13: lorad.v1.Token
-	(*Command)(nil),            // 14: lorad.v1.Command
-	(*PutNode)(nil),            // 15: lorad.v1.PutNode
-	(*RemoveNode)(nil),         // 16: lorad.v1.RemoveNode
-	(*DrainNode)(nil),          // 17: lorad.v1.DrainNode
-	(*PutToken)(nil),           // 18: lorad.v1.PutToken
-	(*UseToken)(nil),           // 19: lorad.v1.UseToken
-	(*RemoveToken)(nil),        // 20: lorad.v1.RemoveToken
-	(*SubmitRun)(nil),          // 21: lorad.v1.SubmitRun
-	(*StopRun)(nil),            // 22: lorad.v1.StopRun
-	(*ResumeRun)(nil),          // 23: lorad.v1.ResumeRun
-	(*GrantLease)(nil),         // 24: lorad.v1.GrantLease
-	(*PutCluster)(nil),         // 25: lorad.v1.PutCluster
-	(*RotateGossipKey)(nil),    // 26: lorad.v1.RotateGossipKey
-	(*Snapshot)(nil),           // 27: lorad.v1.Snapshot
-	(*Done)(nil),               // 28: lorad.v1.Done
-	(*Recovery)(nil),           // 29: lorad.v1.Recovery
-	(*RunAt)(nil),              // 30: lorad.v1.RunAt
-	(*Report)(nil),             // 31: lorad.v1.Report
-	(*KeysRequest)(nil),        // 32: lorad.v1.KeysRequest
-	(*KeysReply)(nil),          // 33: lorad.v1.KeysReply
-	(*ApplyReply)(nil),         // 34: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 35: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 36: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 37: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 38: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 39: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 40: lorad.v1.RunsRequest
-	(*ReadIndexRequest)(nil),   // 41: lorad.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),     // 42: lorad.v1.ReadIndexReply
-	(*RunsReply)(nil),          // 43: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 44: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 45: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 46: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 47: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 48: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 49: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 50: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 51: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 52: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 53: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 54: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 55: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 56: lorad.v1.RemoveNodeReply
-	(*DrainRequest)(nil),       // 57: lorad.v1.DrainRequest
-	(*DrainReply)(nil),         // 58: lorad.v1.DrainReply
-	(*AuditRequest)(nil),       // 59: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 60: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 61: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 62: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 63: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 64: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 65: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 66: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 67: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 68: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 69: lorad.v1.Chunk
+	(*Ready)(nil),              // 10: lorad.v1.Ready
+	(*Archive)(nil),            // 11: lorad.v1.Archive
+	(*Trouble)(nil),            // 12: lorad.v1.Trouble
+	(*Cluster)(nil),            // 13: lorad.v1.Cluster
+	(*Token)(nil),              // 14: lorad.v1.Token
+	(*Command)(nil),            // 15: lorad.v1.Command
+	(*PutNode)(nil),            // 16: lorad.v1.PutNode
+	(*RemoveNode)(nil),         // 17: lorad.v1.RemoveNode
+	(*DrainNode)(nil),          // 18: lorad.v1.DrainNode
+	(*PutToken)(nil),           // 19: lorad.v1.PutToken
+	(*UseToken)(nil),           // 20: lorad.v1.UseToken
+	(*RemoveToken)(nil),        // 21: lorad.v1.RemoveToken
+	(*SubmitRun)(nil),          // 22: lorad.v1.SubmitRun
+	(*StopRun)(nil),            // 23: lorad.v1.StopRun
+	(*ResumeRun)(nil),          // 24: lorad.v1.ResumeRun
+	(*GrantLease)(nil),         // 25: lorad.v1.GrantLease
+	(*PutCluster)(nil),         // 26: lorad.v1.PutCluster
+	(*RotateGossipKey)(nil),    // 27: lorad.v1.RotateGossipKey
+	(*Snapshot)(nil),           // 28: lorad.v1.Snapshot
+	(*Done)(nil),               // 29: lorad.v1.Done
+	(*Recovery)(nil),           // 30: lorad.v1.Recovery
+	(*RunAt)(nil),              // 31: lorad.v1.RunAt
+	(*Report)(nil),             // 32: lorad.v1.Report
+	(*KeysRequest)(nil),        // 33: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 34: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 35: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 36: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 37: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 38: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 39: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 40: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 41: lorad.v1.RunsRequest
+	(*ReadIndexRequest)(nil),   // 42: lorad.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),     // 43: lorad.v1.ReadIndexReply
+	(*RunsReply)(nil),          // 44: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 45: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 46: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 47: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 48: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 49: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 50: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 51: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 52: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 53: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 54: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 55: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 56: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 57: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 58: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 59: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 60: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 61: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 62: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 63: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 64: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 65: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 66: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 67: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 68: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 69: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 70: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
@@ -5249,101 +5357,102 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	6,  // 4: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
 	7,  // 5: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
 	8,  // 6: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
-	11, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
-	10, // 8: lorad.v1.Run.archive:type_name -> lorad.v1.Archive
-	15, // 9: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
-	16, // 10: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
-	18, // 11: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
-	19, // 12: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
-	20, // 13: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
-	21, // 14: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
-	22, // 15: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
-	23, // 16: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
-	24, // 17: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	31, // 18: lorad.v1.Command.report:type_name -> lorad.v1.Report
-	25, // 19: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
-	26, // 20: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
-	17, // 21: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
-	2,  // 22: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	3,  // 23: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
-	13, // 24: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 25: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	5,  // 26: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	6,  // 27: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	12, // 28: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
-	12, // 29: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
-	2,  // 30: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
-	13, // 31: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
-	9,  // 32: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	29, // 33: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	28, // 34: lorad.v1.Snapshot.done:type_name -> lorad.v1.Done
-	2,  // 35: lorad.v1.Done.node:type_name -> lorad.v1.Node
-	2,  // 36: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 37: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	30, // 38: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	7,  // 39: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	8,  // 40: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 41: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 42: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 43: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	36, // 44: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	29, // 45: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	9,  // 46: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	9,  // 47: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	9,  // 48: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	9,  // 49: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	7,  // 50: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	13, // 51: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 52: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 53: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
-	2,  // 54: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 55: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 56: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	35, // 57: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	38, // 58: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	40, // 59: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	44, // 60: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	45, // 61: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	47, // 62: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	49, // 63: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	51, // 64: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	53, // 65: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	55, // 66: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	57, // 67: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
-	59, // 68: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	14, // 69: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	41, // 70: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
-	32, // 71: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	63, // 72: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	61, // 73: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	65, // 74: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	67, // 75: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	68, // 76: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	37, // 77: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	39, // 78: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	43, // 79: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	9,  // 80: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	46, // 81: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	48, // 82: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	50, // 83: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	52, // 84: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	54, // 85: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	56, // 86: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	58, // 87: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
-	60, // 88: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	34, // 89: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	42, // 90: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
-	33, // 91: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	64, // 92: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	62, // 93: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	66, // 94: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	69, // 95: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	69, // 96: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	77, // [77:97] is the sub-list for method output_type
-	57, // [57:77] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	12, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
+	11, // 8: lorad.v1.Run.archive:type_name -> lorad.v1.Archive
+	10, // 9: lorad.v1.Run.ready:type_name -> lorad.v1.Ready
+	16, // 10: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
+	17, // 11: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
+	19, // 12: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
+	20, // 13: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
+	21, // 14: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
+	22, // 15: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
+	23, // 16: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
+	24, // 17: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
+	25, // 18: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
+	32, // 19: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	26, // 20: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
+	27, // 21: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
+	18, // 22: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
+	2,  // 23: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	3,  // 24: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
+	14, // 25: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 26: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	5,  // 27: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	6,  // 28: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	13, // 29: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	13, // 30: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 31: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	14, // 32: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	9,  // 33: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	30, // 34: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	29, // 35: lorad.v1.Snapshot.done:type_name -> lorad.v1.Done
+	2,  // 36: lorad.v1.Done.node:type_name -> lorad.v1.Node
+	2,  // 37: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 38: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	31, // 39: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	7,  // 40: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	8,  // 41: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 42: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 43: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 44: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	37, // 45: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	30, // 46: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 47: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 48: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 49: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 50: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 51: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	14, // 52: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 53: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 54: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 55: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 56: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 57: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	36, // 58: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	39, // 59: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	41, // 60: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	45, // 61: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	46, // 62: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	48, // 63: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	50, // 64: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	52, // 65: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	54, // 66: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	56, // 67: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	58, // 68: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	60, // 69: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	15, // 70: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	42, // 71: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
+	33, // 72: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	64, // 73: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	62, // 74: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	66, // 75: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	68, // 76: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	69, // 77: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	38, // 78: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	40, // 79: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	44, // 80: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 81: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	47, // 82: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	49, // 83: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	51, // 84: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	53, // 85: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	55, // 86: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	57, // 87: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	59, // 88: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	61, // 89: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	35, // 90: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	43, // 91: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
+	34, // 92: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	65, // 93: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	63, // 94: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	67, // 95: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	70, // 96: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	70, // 97: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	78, // [78:98] is the sub-list for method output_type
+	58, // [58:78] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -5351,7 +5460,7 @@ func file_proto_lorad_proto_init() {
 	if File_proto_lorad_proto != nil {
 		return
 	}
-	file_proto_lorad_proto_msgTypes[12].OneofWrappers = []any{
+	file_proto_lorad_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_PutNode)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_PutToken)(nil),
@@ -5372,7 +5481,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   68,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

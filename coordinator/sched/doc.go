@@ -15,8 +15,10 @@
 //   - A member that died, or a member that gave the generation up, costs one new generation. Generations that keep
 //     being given up without a step are granted more and more slowly, and after three the suspect is left out for
 //     half a minute: a link that is broken in one direction only must not stop everybody.
-//   - A live node that is no member joins when it has been alive for 2 s and there is enough left to do to pay for
-//     copying the state.
+//   - A live node that is no member joins when it has been alive for 2 s, has said that it is ready (inputs fetched,
+//     trainer made) and there is enough left to do to pay for copying the state. No generation includes a node that has
+//     still to get ready, unless no other is left: the members would wait for it.
+//   - A node that drains stays a member until all stand between two steps (drain.go).
 //   - A lease is renewed when half its window is committed. The window is 64 steps or 10 s of work, whichever is
 //     more: short enough to stop the minority side of a partition, long enough that Raft is never on the hot path.
 //

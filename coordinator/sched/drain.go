@@ -12,7 +12,7 @@ func (p planner) drains(id string) bool { return p.node(id).GetDrain() != nil }
 
 // yielded reports whether all members stand between two steps because one of them leaves.
 func (p planner) yielded() bool {
-	return p.run.Yielded != 0 && p.run.Yielded == p.run.Lease.GetGeneration()
+	return p.run.Yielded != 0 && p.run.Yielded == p.run.Lease.GetGeneration() && len(without(p.run.Lease.Members, p.run.YieldedBy)) == 0
 }
 
 // excused reports whether a node that drains is left out. A member is left out only when it stands between two steps:

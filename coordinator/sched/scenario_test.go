@@ -91,6 +91,8 @@ func (w *world) do(line, verb string, a []string) {
 		w.report(a[0], a[1], &proto.Report{Steps: w.upTo(a[0], n(2), n(3))})
 	case "abort":
 		w.report(a[0], a[1], &proto.Report{Outcome: proto.Outcome_ABORTED, Suspect: a[2]})
+	case "ready":
+		w.report(a[0], a[1], &proto.Report{Outcome: proto.Outcome_READY})
 	case "drain", "undrain":
 		w.apply(&proto.Command{Do: &proto.Command_DrainNode{DrainNode: &proto.DrainNode{Id: a[0], Drain: &proto.Drain{Reason: "it says so"}, Undo: verb == "undrain"}}})
 	case "yield":

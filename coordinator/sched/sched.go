@@ -29,6 +29,7 @@ const (
 type Liveness struct {
 	Alive bool
 	Since int64 // unix ms: alive or dead since then
+	Boot  string
 }
 
 // View is the part of the state that decisions depend on.
@@ -150,7 +151,7 @@ func (p planner) settle(format string, args ...any) Decision {
 
 func (p planner) running() Decision {
 	l := p.run.Lease
-	members := p.order(p.handOver(p.eligible()))
+	members := p.order(p.handOver(p.prepared(p.eligible())))
 	dead := p.dead(l.Members)
 	switch {
 	case !p.provided(members):

@@ -18,6 +18,9 @@ func (m *Machine) report(p *proto.Report, now int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if p.Outcome == proto.Outcome_READY {
+		return m.ready(r, p)
+	}
 	in := intake{run: r, report: p, now: now}
 	in.stale = p.Generation != r.Lease.GetGeneration() || !Leased(r.Phase)
 	if err := in.check(); err != nil {
@@ -188,9 +191,21 @@ func (in *intake) outcome() {
 	case proto.Outcome_ABORTED:
 		in.aborted(detail)
 	case proto.Outcome_YIELDED:
-		r.Yielded = p.Generation
+		in.yielded()
 	case proto.Outcome_BROKEN:
 		move(r, proto.Phase_FAILED, fmt.Sprintf("node %s: %s", p.Node, detail), in.now)
+	}
+}
+
+// yielded notes who stands between two steps. The generation is over when all its members do: one that has not got the
+// sum yet would lose it with those that leave.
+func (in *intake) yielded() {
+	r := in.run
+	if r.Yielded != in.report.Generation {
+		r.Yielded, r.YieldedBy = in.report.Generation, nil
+	}
+	if !slices.Contains(r.YieldedBy, in.report.Node) {
+		r.YieldedBy = append(slices.Clone(r.YieldedBy), in.member())
 	}
 }
 

@@ -36,7 +36,7 @@ func move(r *proto.Run, to proto.Phase, reason string, now int64) {
 		archived(r)
 	}
 	if Terminal(to) {
-		r.FinishedUnixMs = now
+		r.FinishedUnixMs, r.Ready = now, nil
 	}
 }
 
@@ -53,7 +53,7 @@ func mutable(r *proto.Run) *proto.Run {
 	return &proto.Run{
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
-		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, Home: r.Home,
+		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, YieldedBy: r.YieldedBy, Ready: r.Ready, Home: r.Home,
 		Archive: r.Archive,
 	}
 }
@@ -166,6 +166,7 @@ func (m *Machine) grantLease(g *proto.GrantLease, now int64) (Result, error) {
 		Generation: g.Lease.Generation, Members: g.Lease.Members, From: g.Lease.From, Until: g.Lease.Until, GrantedUnixMs: now,
 	}
 	r.Recoveries = r.Lease.Generation - 1
+	r.Ready = slices.DeleteFunc(slices.Clone(r.Ready), func(k *proto.Ready) bool { return slices.Contains(r.Lease.Members, k.Node) })
 	if r.StartedUnixMs == 0 {
 		r.StartedUnixMs = now
 	}

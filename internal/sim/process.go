@@ -16,6 +16,8 @@ const (
 	pingTimeout    = second
 	newcomerGrace  = 4 * second
 	gossipEvery    = 500 * ms
+	joinLeast      = 4
+	againAfter     = 5 * second
 )
 
 // node is one machine: a disk that outlives its processes, and a process that comes and goes.
@@ -299,10 +301,19 @@ func (n *node) follow(r *proto.Run) {
 		k.tell(r)
 		return
 	}
-	if !state.Leased(r.Phase) || !slices.Contains(r.Lease.GetMembers(), n.id) || r.Lease.Generation <= n.ended[id] {
-		return
+	wanted := state.Leased(r.Phase) && slices.Contains(r.Lease.GetMembers(), n.id) && r.Lease.Generation > n.ended[id]
+	if wanted || n.volunteers(r) {
+		n.workers[id] = newWorker(n, r)
 	}
-	n.workers[id] = newWorker(n, r)
+}
+
+// volunteers is node.Node's.
+func (n *node) volunteers(r *proto.Run) bool {
+	return outside(r, n.id) && r.Step+joinLeast <= r.Spec.Steps && n.machine.Node(n.id).GetDrain() == nil
+}
+
+func outside(r *proto.Run, id string) bool {
+	return r.Phase == proto.Phase_RUNNING && r.Lease != nil && !slices.Contains(r.Lease.Members, id)
 }
 
 func (n *node) disk(run string) *disk {
@@ -386,19 +397,21 @@ func (n *node) ping(o *node) int64 {
 
 // liveness is what the scheduler is told.
 func (n *node) liveness() map[string]sched.Liveness {
-	live := map[string]sched.Liveness{n.id: {Alive: true, Since: epoch + n.began/ms + n.skew}}
+	live := map[string]sched.Liveness{n.id: {Alive: true, Since: epoch + n.began/ms + n.skew, Boot: bootName(n.boot)}}
 	for _, o := range n.w.nodes {
 		s := n.seen[o.id]
 		switch {
 		case o == n:
 		case s != nil:
-			live[o.id] = sched.Liveness{Alive: s.alive && !s.silent, Since: s.since}
+			live[o.id] = sched.Liveness{Alive: s.alive && !s.silent, Since: s.since, Boot: bootName(s.boot)}
 		case n.w.now-n.began > newcomerGrace:
 			live[o.id] = sched.Liveness{Since: epoch + (n.began+newcomerGrace)/ms + n.skew}
 		}
 	}
 	return live
 }
+
+func bootName(boot int) string { return fmt.Sprintf("process %d", boot) }
 
 func (n *node) describe() string {
 	s := fmt.Sprintf("%s: up %v, stopped %v, leads %v, entry %d of %d", n.id, n.up, n.frozen, n.reign != nil, n.applied, len(n.w.log.entries))

@@ -18,8 +18,9 @@ type worker struct {
 	life life
 	home bool
 
-	latest *proto.Run
-	told   bool // latest is on its way to the machine
+	latest  *proto.Run
+	told    bool // latest is on its way to the machine
+	offered uint64
 
 	machine *step.Machine
 	lease   step.Lease // of the ring
@@ -89,6 +90,10 @@ func (k *worker) alive() bool { return !k.over }
 // prepare fetches the inputs and restores the newest checkpoint that the ledger knows of.
 func (k *worker) prepare() {
 	d := k.n.disk(k.id)
+	if !d.inputs && !k.fetch() && outside(k.latest, k.n.id) {
+		k.after(againAfter, k.prepare)
+		return
+	}
 	if !d.inputs && !k.fetch() {
 		k.n.w.note(k.n.id, "%s: cannot prepare", k.id)
 		if k.home {
@@ -137,6 +142,17 @@ func (k *worker) news() {
 		return
 	}
 	k.perform(k.hear())
+	k.volunteer()
+}
+
+// volunteer is node's.
+func (k *worker) volunteer() {
+	generation := k.latest.Lease.GetGeneration()
+	if !outside(k.latest, k.n.id) || k.offered == generation || k.n.machine.Node(k.n.id).GetDrain() != nil {
+		return
+	}
+	k.offered = generation
+	k.report(&proto.Report{Generation: generation, Outcome: proto.Outcome_READY, Boot: bootName(k.n.boot)}, nil)
 }
 
 // hear turns the coordinator's latest word into events.

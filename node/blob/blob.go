@@ -3,7 +3,8 @@
 // A run names its base model and data by SHA-256, so any node can get them from any other and know that it has
 // the right bytes. What lies on this machine already is not copied: a blob is then a reference (path, size,
 // modification time), checked again before it is used. What came from a peer is a file under the store's
-// directory, written whole or not at all. Blobs that ship inside the binary are a third, read-only source.
+// directory, fetched chunk by chunk (fetch.go), each of which is checked as it comes, so that a wrong one costs one chunk,
+// what is there survives a restart, and several peers can deliver at the same time. Blobs that ship inside the binary are a third, read-only source.
 package blob
 
 import (
@@ -12,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,10 +35,11 @@ func HashOf(b []byte) (Hash, error) {
 	return Hash(b), nil
 }
 
-// Info names a blob and its size in bytes.
+// Info names a blob, its size in bytes, and the hash of each of its chunks (none if it is one chunk).
 type Info struct {
-	Hash Hash
-	Size int64
+	Hash   Hash
+	Size   int64
+	Chunks []byte
 }
 
 // ErrMissing says that no source on this node has the blob.
@@ -82,7 +83,7 @@ func (s *Store) AddFile(path string) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("read input: %w", err)
 	}
-	info, err := hash(f)
+	info, err := hash(f, st.Size())
 	if err != nil {
 		return Info{}, fmt.Errorf("read input %s: %w", path, err)
 	}
@@ -100,7 +101,11 @@ func (s *Store) AddShipped(fsys fs.FS, name string) (Info, error) {
 		return Info{}, fmt.Errorf("read built-in file: %w", err)
 	}
 	defer f.Close()
-	info, err := hash(f)
+	st, err := f.Stat()
+	if err != nil {
+		return Info{}, fmt.Errorf("read built-in file: %w", err)
+	}
+	info, err := hash(f, st.Size())
 	if err != nil {
 		return Info{}, fmt.Errorf("read built-in file %s: %w", name, err)
 	}
@@ -108,12 +113,6 @@ func (s *Store) AddShipped(fsys fs.FS, name string) (Info, error) {
 	defer s.mu.Unlock()
 	s.shipped[info.Hash] = shippedFile{fsys, name}
 	return info, nil
-}
-
-func hash(r io.Reader) (Info, error) {
-	h := sha256.New()
-	n, err := io.Copy(h, r)
-	return Info{Hash: Hash(h.Sum(nil)), Size: n}, err
 }
 
 // Open opens a blob, or returns an error that wraps ErrMissing.
@@ -167,32 +166,6 @@ func (s *Store) Has(h Hash) bool {
 		f.Close()
 	}
 	return err == nil
-}
-
-// Put stores what r delivers if it is exactly the blob that want names.
-func (s *Store) Put(want Info, r io.Reader) error {
-	tmp, err := os.CreateTemp(s.dir, ".fetch-*")
-	if err != nil {
-		return fmt.Errorf("store blob: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	got, err := hash(io.TeeReader(io.LimitReader(r, want.Size+1), tmp))
-	if err == nil && got != want {
-		err = fmt.Errorf("got %d bytes with hash %.12s, want %d with %.12s", got.Size, got.Hash, want.Size, want.Hash)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), s.path(want.Hash))
-	}
-	if err != nil {
-		return fmt.Errorf("store blob %.12s: %w", want.Hash, err)
-	}
-	return durable.SyncDir(s.dir)
 }
 
 func (s *Store) path(h Hash) string { return filepath.Join(s.dir, h.String()) }

@@ -32,34 +32,16 @@ func TestThreeSourcesOneView(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _ := hash(strings.NewReader("fetched"))
+	c, _ := hash(strings.NewReader("fetched"), 7)
 	if s.Has(c.Hash) {
 		t.Fatal("has what it never got")
 	}
-	if err := s.Put(c, strings.NewReader("fetched")); err != nil {
-		t.Fatal(err)
-	}
+	fetch(t, s, c, "fetched")
 	v := s.View(map[string]Hash{"a": a.Hash, "base/b": b.Hash, "c": c.Hash})
 	for name, want := range map[string]string{"a": "user's", "base/b": "shipped", "c": "fetched"} {
 		if got, err := fs.ReadFile(v, name); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
-	}
-}
-
-func TestPutRefusesOtherBytes(t *testing.T) {
-	s := open(t)
-	want, _ := hash(strings.NewReader("right"))
-	for _, wrong := range []string{"wrong", "righ", "right and more"} {
-		if err := s.Put(want, strings.NewReader(wrong)); err == nil {
-			t.Errorf("took %q", wrong)
-		}
-	}
-	if s.Has(want.Hash) {
-		t.Error("kept wrong bytes")
-	}
-	if left, _ := filepath.Glob(filepath.Join(s.dir, ".fetch-*")); len(left) > 0 {
-		t.Errorf("left %v", left)
 	}
 }
 
