@@ -35,6 +35,7 @@ func (d *doc) finish(j *Job, set map[string]given) {
 	d.require(set, "base_model", j.BaseModel == "", "the folder of the model to start from")
 	d.require(set, "datasets", len(j.Datasets) == 0, "a JSONL file to train on")
 	d.quantised(j, set)
+	d.precision(j, set)
 	d.kind(j, set)
 	d.batches(j, set)
 	d.warmup(j, set)
@@ -73,6 +74,23 @@ func (d *doc) quantised(j *Job, set map[string]given) {
 		d.fail(g.at, g.name, "contradiction: adapter: qlora keeps the base in 4 bits; give true, or adapter: lora")
 	}
 	j.Adapter, j.LoadIn4Bit = LoRA, true
+}
+
+// precision makes the two keys of the type agree: there is one, and it is that of products with frozen weights.
+func (d *doc) precision(j *Job, set map[string]given) {
+	dtype, ofDType := set["dtype"]
+	compute, ofCompute := set["bnb_4bit_compute_dtype"]
+	switch {
+	case j.Adapter == Full && j.DType != "f32":
+		d.fail(dtype.at, dtype.name, "contradiction: adapter: full computes in f32; remove the key")
+	case !j.LoadIn4Bit:
+	case ofCompute && ofDType && j.DType != j.QuantCompute:
+		d.fail(compute.at, compute.name, "contradiction: dtype is %s, and all products with frozen weights are computed in one type; remove one of the keys", j.DType)
+	case ofCompute:
+		j.DType = j.QuantCompute
+	default:
+		j.QuantCompute = j.DType
+	}
 }
 
 // kind refuses keys of the other kind of training and leaves none of their defaults behind.

@@ -52,7 +52,7 @@ type Job struct {
 	LoadIn4Bit   bool   // the frozen base in NF4
 	QuantType    string // "nf4"
 	DoubleQuant  bool
-	QuantCompute string // "f32"
+	QuantCompute string // "f32", "bf16": the same as DType
 	LoraModelDir string // PEFT folder with the adapter to start from; "" = a new one
 
 	LoraR             int

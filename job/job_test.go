@@ -134,6 +134,8 @@ func TestAliases(t *testing.T) {
 		{"mask_prompt: false", "train_on_inputs: true"},
 		{"val_size: 0.1", "val_set_size: 0.1"},
 		{"bf16: auto", "dtype: f32"},
+		{"bf16: true", "dtype: bf16"},
+		{"load_in_4bit: true\nbnb_4bit_compute_dtype: bfloat16", "load_in_4bit: true\ndtype: bf16"},
 		{"bf16: false\nfp16: false", "dtype: float32"},
 		{"log_every_n_steps: 5", "logging_steps: 5"},
 		{"steps_per_report: 5", "logging_steps: 5"},

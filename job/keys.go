@@ -81,14 +81,14 @@ func modelKeys() []row {
 			Doc: "format of the 4 bits, as in bitsandbytes"}, at: func(j *Job) any { return &j.QuantType }},
 		{Key: Key{Name: "bnb_4bit_use_double_quant", Aliases: []string{"double_quantization"}, Section: s, Only: QLoRA,
 			Doc: "keep the scales of the 4 bits in 8 bits: 4.13 bits a weight instead of 4.5"}, at: func(j *Job) any { return &j.DoubleQuant }},
-		{Key: Key{Name: "bnb_4bit_compute_dtype", Section: s, Only: QLoRA, Values: []string{"f32"},
-			Doc: "type that products with the 4-bit weights are computed in"}, at: func(j *Job) any { return &j.QuantCompute },
-			words: map[string]string{"float32": "f32", "fp32": "f32"}},
+		{Key: Key{Name: "bnb_4bit_compute_dtype", Section: s, Only: QLoRA, Values: []string{"f32", "bf16"},
+			Doc: "type that products with the 4-bit weights are computed in; the same as dtype"}, at: func(j *Job) any { return &j.QuantCompute },
+			words: map[string]string{"float32": "f32", "fp32": "f32", "bfloat16": "bf16"}},
 		{Key: Key{Name: "init", Section: s, Values: []string{"", InitRandom}, Only: Full,
 			Doc: "random draws the weights from the seed (adapter: full, a base folder without weights)"}, at: func(j *Job) any { return &j.Init }},
-		{Key: Key{Name: "dtype", Aliases: []string{"torch_dtype"}, Section: s, Values: []string{"f32"},
-			Doc: "type that is computed in"}, at: func(j *Job) any { return &j.DType },
-			words: map[string]string{"float32": "f32", "fp32": "f32", "float": "f32", "auto": "f32"}},
+		{Key: Key{Name: "dtype", Aliases: []string{"torch_dtype"}, Section: s, Values: []string{"f32", "bf16"},
+			Doc: "type that frozen weights are kept in and multiplied in; sums and all else are f32 (bf16: half the memory, twice the speed with AVX512_BF16)"}, at: func(j *Job) any { return &j.DType },
+			words: map[string]string{"float32": "f32", "fp32": "f32", "float": "f32", "auto": "f32", "bfloat16": "bf16"}},
 	}
 }
 
@@ -261,14 +261,14 @@ func datasetKeys() []key[Dataset] {
 
 // aliases are the other names whose values need translating; plain renamings are in the table above.
 func aliases() []alias {
-	precision := "not supported: lorad computes in f32; remove the key (weights stored in bf16 or f16 are read)"
+	precision := "not supported: lorad computes in f32 or bf16; give dtype: bf16, or remove the key (weights stored in f16 are read)"
 	quantised := "not supported: lorad quantises to 4 bits only; give load_in_4bit, or remove the key"
 	boolean := map[string]string{"true": "false", "false": "true"}
 	off := map[string]string{"false": "", "auto": "f32"}
 	return []alias{
 		{"mask_prompt", "train_on_inputs", boolean, "give true or false"},
 		{"lora_target_linear", "lora_target_modules", map[string]string{"true": AllLinear, "false": ""}, "give true or false"},
-		{"bf16", "dtype", off, precision},
+		{"bf16", "dtype", map[string]string{"false": "", "auto": "f32", "true": "bf16", "full": "bf16"}, "give true, false or auto"},
 		{"fp16", "dtype", off, precision},
 		{"load_in_8bit", "load_in_4bit", map[string]string{"false": ""}, quantised},
 		{"quantization_bit", "load_in_4bit", map[string]string{"null": "", "none": "", "4": "true"}, quantised},

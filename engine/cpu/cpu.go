@@ -29,6 +29,7 @@ const (
 	NEON
 	AVX2
 	AVX512
+	AVX512BF16
 )
 
 func (l Level) String() string {
@@ -41,6 +42,8 @@ func (l Level) String() string {
 		return "avx2"
 	case AVX512:
 		return "avx512"
+	case AVX512BF16:
+		return "avx512-bf16"
 	}
 	return fmt.Sprintf("Level(%d)", int(l))
 }
@@ -48,7 +51,7 @@ func (l Level) String() string {
 // Available lists the levels of this machine, the best last.
 func Available() []Level {
 	all := []Level{Go}
-	for _, l := range []Level{NEON, AVX2, AVX512} {
+	for _, l := range []Level{NEON, AVX2, AVX512, AVX512BF16} {
 		if supported(l) {
 			all = append(all, l)
 		}
@@ -86,6 +89,17 @@ func NewLevel(threads int, level Level) (*Ops, error) {
 	}
 	k := kernelsOf(level)
 	return &Ops{level: level, simd: k.simd, kernels: k, team: newTeam(threads)}, nil
+}
+
+// format is how weights in a form of their own are unpacked.
+func (o *Ops) format(p kernel.Precision) format {
+	switch {
+	case p == kernel.F32:
+		return full
+	case o.kernels.pairs.tile.run != nil:
+		return pairs
+	}
+	return swapped
 }
 
 // Level is the instruction set in use.

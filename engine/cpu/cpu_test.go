@@ -94,6 +94,56 @@ func TestGemmBits(t *testing.T) {
 	}
 }
 
+// Products in bf16 have the same bits with the instruction and without it, packed or kept.
+func TestBitsBF16(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	for _, s := range [][3]int{{40, 384, 128}, {33, 131, 1030}, {9, 1027, 67}, {70, 1100, 1016}} {
+		rows, out, in := s[0], s[1], s[2]
+		w := kernel.Dense[float32]{Rows: out, Cols: in, Data: random(r, out*in)}
+		x, dy := random(r, rows*in), random(r, rows*out)
+		var y, dx []float32
+		for _, l := range Available()[1:] {
+			for threads := 1; threads <= 3; threads += 2 {
+				o := open(t, threads, l)
+				for name, f := range map[string]kernel.Frozen[float32]{"packed": o.Freeze(w, kernel.BF16), "kept": o.Keep(w, kernel.BF16)} {
+					gy, gx := make([]float32, rows*out), make([]float32, rows*in)
+					f.Forward(rows, x, in, gy, out, false, kernel.LowRank[float32]{})
+					f.Backward(rows, dy, out, gx, in, false, kernel.LowRank[float32]{})
+					if y == nil {
+						y, dx = gy, gx
+					}
+					what := fmt.Sprintf("%s, %v, %s, %d threads: ", name, s, l, threads)
+					same(t, what+"forward", gy, y)
+					same(t, what+"backward", gx, dx)
+				}
+			}
+		}
+	}
+}
+
+// The instruction rounds as kernel.RoundBF16 does.
+func TestRoundBF16(t *testing.T) {
+	if best() != AVX512BF16 {
+		t.Log("no instruction to compare with")
+		return
+	}
+	r := rand.New(rand.NewPCG(10, 10))
+	x := make([]float32, 1<<14)
+	for i := range x {
+		x[i] = math.Float32frombits(r.Uint32())
+	}
+	copy(x, []float32{0, float32(math.Copysign(0, -1)), math.MaxFloat32, float32(math.Inf(1)), float32(math.NaN()), math.SmallestNonzeroFloat32})
+	got, want := make([]float32, len(x)/2), make([]float32, len(x)/2)
+	hardware, plain := kernelsOf(AVX512BF16).pairs, pairKernels{}
+	hardware.roundRow(got, x)
+	plain.roundRow(want, x)
+	for i := range want {
+		if g, w := math.Float32bits(got[i]), math.Float32bits(want[i]); g != w {
+			t.Fatalf("pair %d of %x %x is %x, want %x", i, math.Float32bits(x[2*i]), math.Float32bits(x[2*i+1]), g, w)
+		}
+	}
+}
+
 // Frozen weights give the bits of the products that they stand for, packed or kept, with any number of threads.
 func TestFrozenBits(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
@@ -111,7 +161,7 @@ func TestFrozenBits(t *testing.T) {
 			o.Gemm(false, false, rows, in, rank, u, rank, a, in, dx, in, true)
 			for threads := 1; threads <= 3; threads++ {
 				o := open(t, threads, l)
-				for name, f := range map[string]kernel.Frozen[float32]{"packed": o.Freeze(w), "kept": o.Keep(w)} {
+				for name, f := range map[string]kernel.Frozen[float32]{"packed": o.Freeze(w, kernel.F32), "kept": o.Keep(w, kernel.F32)} {
 					gy, gx := random(rand.New(rand.NewPCG(1, 1)), rows*out), random(rand.New(rand.NewPCG(1, 1)), rows*in)
 					f.Forward(rows, x, in, gy, out, true, kernel.LowRank[float32]{R: rank, U: u, V: b})
 					f.Backward(rows, dy, out, gx, in, true, kernel.LowRank[float32]{R: rank, U: u, V: a})
@@ -171,7 +221,7 @@ func TestTilesAgainstTwin(t *testing.T) {
 					a, b := random(r, 70*70), random(r, k*bs+q.cols)
 					got := random(r, q.rows*cs)
 					want := append([]float32(nil), got...)
-					q.run(k, &a[0], as, ak, &b[0], bs, &got[0], cs, acc)
+					q.run(k, &a[0], as, ak, &b[0], bs, &got[0], cs, acc, &a[0])
 					twin(q, k, a, as, ak, b, bs, want, cs, acc)
 					same(t, fmt.Sprintf("%s %dx%d k=%d mode %d", l, q.rows, q.cols, k, mode), got, want)
 				}

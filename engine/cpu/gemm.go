@@ -6,7 +6,7 @@ import "fmt"
 // every level, so that all that fuse multiply and add give the same bits.
 const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
-	slabCols  = 256     // columns of B packed together
+	slabCols  = 256     // columns of B packed together, in words of two bf16 twice as many
 	fewRows   = 3       // up to here a tile with all its rows is not worth filling, and a product of vectors not worth packing for
 	splitWork = 1 << 20 // multiply-adds below which other threads are not worth waking
 )
@@ -23,6 +23,7 @@ type product struct {
 	ldc     int
 	acc     bool
 	term    *product // over the same C; its acc is set
+	format  format
 
 	rows, cols int // of the pieces of C that threads compute
 }
@@ -80,7 +81,7 @@ func kStep(k int) int {
 func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
 	for p, step := 0, kStep(g.k); p < g.k; p += step {
 		k := min(step, g.k-p)
-		panels := g.strips(s, k, j0, j1)
+		panels := g.strips(s, g.format.steps(k), j0, j1)
 		g.b.fill(g, s, panels, i1-i0, p, k)
 		for i := i0; i < i1; i += g.wide.rows {
 			g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, g.acc || p > 0)
@@ -94,19 +95,18 @@ func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
 // row computes one row of tiles: rows of A against all panels.
 func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 	if rows <= fewRows && g.wide.one != nil {
-		for r := i; r < i+rows; r++ {
-			g.oneRow(s, panels, r, p, k, acc)
-		}
+		g.few(s, panels, i, rows, p, k, acc)
 		return
 	}
 	a, as, ak := g.rowsOfA(s, i, rows, p, k, len(panels))
+	k = g.format.steps(k)
 	for x := range panels {
 		q := &panels[x]
 		if rows == q.tile.rows && q.cols == q.tile.cols {
-			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc)
+			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc, g.ahead(i+g.wide.rows+x, p))
 			continue
 		}
-		q.tile.run(k, a, as, ak, &q.at[0], q.stride, &s.c[0], q.tile.cols, false)
+		q.tile.run(k, a, as, ak, &q.at[0], q.stride, &s.c[0], q.tile.cols, false, g.ahead(i+g.wide.rows+x, p))
 		for r := range rows {
 			o := (i+r)*g.ldc + q.j
 			addRow(g.c[o:o+q.cols], s.c[r*q.tile.cols:], acc)
@@ -114,19 +114,33 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 	}
 }
 
-// oneRow computes a single row. Its bits are those that a whole tile would give it: what becomes of a row does not depend on others.
-func (g *product) oneRow(s *scratch, panels []panel, i, p, k int, acc bool) {
-	a := &g.a[i*g.as+p*g.ak]
+// few computes some rows one by one. Their bits are those that whole tiles would give them: what becomes of a row does not depend on others.
+func (g *product) few(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
+	a, as, ak := &g.a[i*g.as+p*g.ak], g.as, g.ak
+	if g.format != full {
+		a, as, ak = g.roundA(s, i, rows, p, k)
+	}
+	for r := range rows {
+		g.oneRow(s, panels, i+r, at(a, r*as), ak, g.format.steps(k), acc)
+	}
+}
+
+func (g *product) oneRow(s *scratch, panels []panel, i int, a *float32, ak, k int, acc bool) {
 	for x := range panels {
 		q := &panels[x]
 		c := g.c[i*g.ldc+q.j:]
 		if q.cols == q.tile.cols {
-			q.tile.one(k, a, g.ak, &q.at[0], q.stride, &c[0], acc)
+			q.tile.one(k, a, ak, &q.at[0], q.stride, &c[0], acc)
 			continue
 		}
-		q.tile.one(k, a, g.ak, &q.at[0], q.stride, &s.c[0], false)
+		q.tile.one(k, a, ak, &q.at[0], q.stride, &s.c[0], false)
 		addRow(c[:q.cols], s.c[:], acc)
 	}
+}
+
+// ahead is where row i of A goes on from p: what the next row of tiles will read, one row for each panel of this one.
+func (g *product) ahead(i, p int) *float32 {
+	return &g.a[min(i*g.as+p*g.ak, len(g.a)-1)]
 }
 
 func addRow(c, s []float32, acc bool) {
@@ -143,6 +157,9 @@ func addRow(c, s []float32, acc bool) {
 // rowsOfA is where a tile finds its rows of A: in place if it can. A short last tile is filled up with zeros; a transposed
 // A that several panels will read is packed, since its lines are far apart.
 func (g *product) rowsOfA(s *scratch, i, rows, p, k, panels int) (a *float32, as, ak int) {
+	if g.format != full {
+		return g.roundA(s, i, rows, p, k)
+	}
 	src := g.a[i*g.as+p*g.ak:]
 	full := rows == g.wide.rows
 	if full && (g.as != 1 || panels < 3) {
@@ -219,8 +236,8 @@ func (g *product) piece(x int) {
 		}
 	}
 	s := g.ops.scratch.get()
-	for j := j0; j < j1; j += slabCols {
-		g.block(s, i0, i1, j, min(j+slabCols, j1))
+	for j, w := j0, g.format.slab(); j < j1; j += w {
+		g.block(s, i0, i1, j, min(j+w, j1))
 	}
 	g.ops.scratch.put(s)
 }
@@ -232,7 +249,8 @@ func (g *product) grid(threads int) (rows, cols int) {
 	panels, tiles := (g.n+w-1)/w, (g.m+h-1)/h
 	if panels >= 8*threads || panels%threads == 0 || tiles < threads {
 		each := (panels + threads - 1) / threads
-		if pieces := (each*w + slabCols - 1) / slabCols; pieces > 1 {
+		if slab := g.format.slab(); each*w > slab {
+			pieces := (each*w + slab - 1) / slab
 			each = (each + pieces - 1) / pieces
 		}
 		return g.m, each * w

@@ -1,7 +1,7 @@
 package cpu
 
 //go:noescape
-func tile8x8(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+func tile8x8(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 
 //go:noescape
 func transposeNEON(k int, src *float32, ld int, dst *float32, ds int)

@@ -37,7 +37,7 @@ func tileLoops(l Level) loops {
 		var b [maxCols]float32
 		var c [maxRows * maxCols]float32
 		for range n {
-			t.run(k, &a[0], 1, 0, &b[0], 0, &c[0], t.cols, false)
+			t.run(k, &a[0], 1, 0, &b[0], 0, &c[0], t.cols, false, &a[0])
 		}
 	}
 	return loops{f32: loop{run, 2 * k * float64(t.rows*t.cols)}, load: loadWords}

@@ -7,12 +7,13 @@ import "unsafe"
 //	C[i,j] = (acc ? C[i,j] : 0) + sum_p A[i,p]*B[p,j],  A[i,p] = a[i*as+p*ak],  B[p,j] = b[p*bs+j],  C[i,j] = c[i*cs+j]
 //
 // with strides in elements. The sum starts at 0 and runs up in p; C is added last. With strides for both directions of A,
-// one tile serves A and its transpose, in place or packed; only B has to have unit stride along j.
+// one tile serves A and its transpose, in place or packed; only B has to have unit stride along j. next is where a row of A begins that will be
+// needed soon; a tile may have it fetched while it computes.
 //
 // one, which a level need not have, computes a single row, the same way to the last bit.
 type tile struct {
 	rows, cols int
-	run        func(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
+	run        func(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 	one        func(k int, a *float32, ak int, b *float32, bs int, c *float32, acc bool)
 }
 
@@ -27,6 +28,7 @@ type kernels struct {
 	simd         simd
 	wide, narrow tile
 	transpose    transposer // rows divides the width of both tiles
+	pairs        pairKernels
 }
 
 // kernelsGo is the plain Go set.
@@ -36,7 +38,7 @@ func kernelsGo() kernels {
 }
 
 // tile2x4 has as many sums as amd64 has scalar registers for.
-func tile2x4(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool) {
+func tile2x4(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, _ *float32) {
 	var s0, s1, s2, s3, t0, t1, t2, t3 float32
 	for p := range k {
 		q := four(b, p*bs)

@@ -17,8 +17,8 @@
 	VADDPS 32(DX), hi, hi \
 	STORE(lo, hi)
 
-// func tile6x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
-TEXT ·tile6x16(SB), NOSPLIT, $0-65
+// func tile6x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
+TEXT ·tile6x16(SB), NOSPLIT, $0-80
 	MOVQ k+0(FP), CX
 	MOVQ a+8(FP), SI
 	MOVQ as+16(FP), R8

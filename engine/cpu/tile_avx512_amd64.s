@@ -41,9 +41,29 @@
 	MOVQ cs+56(FP), R9 \
 	SHLQ $2, R9
 
-// func tile8x32(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
-TEXT ·tile8x32(SB), NOSPLIT, $0-65
+// FETCH: C is often no nearer than the third cache, and needed at the end only. Clobbers DX and BX.
+#define FETCH \
+	MOVQ c+48(FP), DX \
+	MOVQ cs+56(FP), BX \
+	SHLQ $2, BX \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW \
+	FETCHROW
+
+#define FETCHROW \
+	PREFETCHT0 (DX) \
+	PREFETCHT0 64(DX) \
+	ADDQ BX, DX
+
+// func tile8x32(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
+TEXT ·tile8x32(SB), NOSPLIT, $0-80
 	ARGUMENTS
+	FETCH
 	CLEAR(Z0)
 	CLEAR(Z1)
 	CLEAR(Z2)
@@ -111,8 +131,8 @@ add:
 	VADDPS (DX), z, z \
 	STORE16(z)
 
-// func tile8x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
-TEXT ·tile8x16(SB), NOSPLIT, $0-65
+// func tile8x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
+TEXT ·tile8x16(SB), NOSPLIT, $0-80
 	ARGUMENTS
 	CLEAR(Z0)
 	CLEAR(Z1)

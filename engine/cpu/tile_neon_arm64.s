@@ -19,8 +19,8 @@
 	VFMLA V19.S4, hi.S4, V17.S4 \
 	STORE(V16, V17)
 
-// func tile8x8(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool)
-TEXT ·tile8x8(SB), NOSPLIT, $0-65
+// func tile8x8(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
+TEXT ·tile8x8(SB), NOSPLIT, $0-80
 	MOVD k+0(FP), R0
 	MOVD a+8(FP), R1
 	MOVD as+16(FP), R9

@@ -48,22 +48,23 @@ func (d Dense[T]) Unpack(r0, r1, c0, c1 int, dst []T, ld int) {
 	}
 }
 
-// refFrozen keeps the matrix as the reference likes it: row-major.
+// refFrozen keeps the matrix as the reference likes it: row-major, and rounded.
 type refFrozen[T Float] struct {
 	Ref[T]
 	w Dense[T]
+	p Precision
 }
 
 // Freeze copies m.
-func (r Ref[T]) Freeze(m Matrix[T]) Frozen[T] {
+func (r Ref[T]) Freeze(m Matrix[T], p Precision) Frozen[T] {
 	rows, cols := m.Shape()
 	w := Dense[T]{rows, cols, make([]T, rows*cols)}
 	m.Unpack(0, rows, 0, cols, w.Data, cols)
-	return &refFrozen[T]{w: w}
+	return &refFrozen[T]{w: Dense[T]{rows, cols, round(p, w.Data)}, p: p}
 }
 
 // Keep is Freeze: the reference does not save memory.
-func (r Ref[T]) Keep(m Matrix[T]) Frozen[T] { return r.Freeze(m) }
+func (r Ref[T]) Keep(m Matrix[T], p Precision) Frozen[T] { return r.Freeze(m, p) }
 
 func (f *refFrozen[T]) Shape() (out, in int) { return f.w.Rows, f.w.Cols }
 
@@ -72,14 +73,14 @@ func (f *refFrozen[T]) Bytes() int { return len(f.w.Data) * sizeOf[T]() }
 func (f *refFrozen[T]) Row(i int, dst []T) { copy(dst[:f.w.Cols], f.w.Data[i*f.w.Cols:]) }
 
 func (f *refFrozen[T]) Forward(rows int, x []T, ldx int, y []T, ldy int, acc bool, t LowRank[T]) {
-	f.Gemm1(false, true, rows, f.w.Rows, f.w.Cols, x, ldx, f.w.Data, f.w.Cols, y, ldy, acc)
+	f.Gemm1(false, true, rows, f.w.Rows, f.w.Cols, round(f.p, x), ldx, f.w.Data, f.w.Cols, y, ldy, acc)
 	if t.R > 0 {
 		f.Gemm1(false, true, rows, f.w.Rows, t.R, t.U, t.R, t.V, t.R, y, ldy, true)
 	}
 }
 
 func (f *refFrozen[T]) Backward(rows int, dy []T, ldy int, dx []T, ldx int, acc bool, t LowRank[T]) {
-	f.Gemm1(false, false, rows, f.w.Cols, f.w.Rows, dy, ldy, f.w.Data, f.w.Cols, dx, ldx, acc)
+	f.Gemm1(false, false, rows, f.w.Cols, f.w.Rows, round(f.p, dy), ldy, f.w.Data, f.w.Cols, dx, ldx, acc)
 	if t.R > 0 {
 		f.Gemm1(false, false, rows, f.w.Cols, t.R, t.U, t.R, t.V, f.w.Cols, dx, ldx, true)
 	}

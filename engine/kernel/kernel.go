@@ -31,9 +31,9 @@ type Ops[T Float] interface {
 	Parallel(n int, f func(i int))
 
 	// Freeze lays a weight out for Frozen's products; m is not needed afterwards.
-	Freeze(m Matrix[T]) Frozen[T]
+	Freeze(m Matrix[T], p Precision) Frozen[T]
 	// Keep is Freeze for a matrix that is smaller than its elements: it stays as it is, and every product unpacks it block by block.
-	Keep(m Matrix[T]) Frozen[T]
+	Keep(m Matrix[T], p Precision) Frozen[T]
 
 	// Gemm1 is Gemm on the calling goroutine alone: a leaf, made for attention's small products.
 	Gemm1(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb int, c []T, ldc int, acc bool)

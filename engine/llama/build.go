@@ -226,7 +226,7 @@ func (b *builder[T]) tie() {
 	case m.table != nil:
 		m.head.frozen = m.table
 	case !m.embed.trainable() && m.embed.data != nil:
-		m.head.frozen = m.ops.Freeze(kernel.Dense[T]{Rows: m.head.out, Cols: m.head.in, Data: m.embed.data})
+		m.head.frozen = m.ops.Freeze(kernel.Dense[T]{Rows: m.head.out, Cols: m.head.in, Data: m.embed.data}, b.ad.Precision)
 		m.table, m.head.w.data, m.embed.data = m.head.frozen, nil, nil
 	}
 }
@@ -243,7 +243,7 @@ func (b *builder[T]) weight(l *linear[T], name string) {
 			return
 		}
 		if data := b.read(name, []int{l.out, l.in}); data != nil {
-			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: data})
+			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: data}, b.ad.Precision)
 		}
 	})
 }

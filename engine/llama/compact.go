@@ -74,7 +74,7 @@ func (b *builder[T]) unpacked(name string, p model.Packed, out, in int) kernel.F
 		return nil
 	}
 	b.found++
-	return b.m.ops.Keep(fourBit[T]{q, out, in})
+	return b.m.ops.Keep(fourBit[T]{q, out, in}, b.ad.Precision)
 }
 
 var errPacked = errors.New("the packed weight does not fit config.json; copy the complete model folder")
@@ -103,7 +103,7 @@ func (b *builder[T]) quantise(from Stored, name string, out, in int) kernel.Froz
 		q.Nest(b.finder)
 	}
 	b.found++
-	return b.m.ops.Keep(fourBit[T]{q, out, in})
+	return b.m.ops.Keep(fourBit[T]{q, out, in}, b.ad.Precision)
 }
 
 // piece is room for n values, used again and again.
@@ -125,7 +125,7 @@ func (b *builder[T]) half(from Stored, name string, out, in int) kernel.Frozen[T
 		return nil
 	}
 	b.found++
-	return b.m.ops.Keep(sixteen[T]{data, d, out, in})
+	return b.m.ops.Keep(sixteen[T]{data, d, out, in}, b.ad.Precision)
 }
 
 // fourBit is an NF4 matrix for the products of a frozen weight.

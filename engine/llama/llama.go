@@ -42,7 +42,8 @@ type Adapter struct {
 
 	NEFTune float64 // noise on the embeddings in training: alpha of NEFTune; 0 = none
 
-	FourBit *FourBit // quantise the frozen base while it is loaded; Weights must be Stored
+	Precision kernel.Precision // of products with frozen weights
+	FourBit   *FourBit         // quantise the frozen base while it is loaded; Weights must be Stored
 }
 
 // Model is a network, its trainable parameters, and the buffers of its steps. It is not safe for concurrent use.
@@ -144,6 +145,8 @@ func check(cfg model.Config, ad Adapter) error {
 		return fmt.Errorf("llama: adapter: full fine-tuning of %s is not supported; use LoRA", cfg.Architecture)
 	case ad.Full && (ad.FourBit != nil || cfg.FourBit):
 		return fmt.Errorf("llama: adapter: weights in 4 bits cannot all be trained; use LoRA, or the 16-bit folder")
+	case ad.Full && ad.Precision != kernel.F32:
+		return fmt.Errorf("llama: adapter: trainable weights are multiplied in f32, not in %s; use LoRA", ad.Precision)
 	case ad.Full && ad.LoRA != nil:
 		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
 	case ad.LoRA != nil:

@@ -65,7 +65,7 @@ func sameBits(a, b []float32) bool {
 func TestBits(t *testing.T) {
 	cfg := small()
 	key := engine.Key{Seed: 1, Step: 7, Micro: 3}
-	for name, ad := range map[string]llama.Adapter{"full": {Full: true}, "lora": {LoRA: allLinear(0.2)}} {
+	for name, ad := range map[string]llama.Adapter{"full": {Full: true}, "lora": {LoRA: allLinear(0.2)}, "bf16": {LoRA: allLinear(0.2), Precision: kernel.BF16}} {
 		t.Run(name, func(t *testing.T) {
 			b := examples(cfg.VocabSize, 30, 1, 99, 64)
 			b.Labels[3], b.Labels[30] = engine.Ignore, engine.Ignore
@@ -92,6 +92,38 @@ func TestBits(t *testing.T) {
 				t.Error("another model and step give the same bits: the test cannot fail")
 			}
 		})
+	}
+}
+
+// TestBF16: with frozen weights in bf16 the gradient is that of the reference, which rounds and then computes in float64, and near that in f32.
+func TestBF16(t *testing.T) {
+	cfg := small()
+	b := examples(cfg.VocabSize, 30, 1, 60)
+	lc := &peft.LoraConfig{R: 4, Alpha: 8, TargetModules: []string{"all-linear"}}
+	grad := func(p kernel.Precision) []float32 {
+		m := mustNew(t, cfg, frozen(t, cfg), llama.Adapter{LoRA: lc, Precision: p}, cpu.New(2))
+		stir(m)
+		return gradient(t, m, b, engine.Key{})
+	}
+	ref := mustNew(t, cfg, frozen(t, cfg), llama.Adapter{LoRA: lc, Precision: kernel.BF16}, kernel.NewRef[float64]())
+	for i := range ref.Params() {
+		ref.Params()[i] += float64(float32(math.Sin(float64(i))) * 0.05)
+	}
+	exact := make([]float64, len(ref.Params()))
+	if _, err := ref.Gradient(b, 1, engine.Key{}, exact); err != nil {
+		t.Fatal(err)
+	}
+	half, full := grad(kernel.BF16), grad(kernel.F32)
+	var off, apart, norm float64
+	for i, x := range exact {
+		off += (float64(half[i]) - x) * (float64(half[i]) - x)
+		apart += (float64(half[i]) - float64(full[i])) * (float64(half[i]) - float64(full[i]))
+		norm += x * x
+	}
+	if off, apart = math.Sqrt(off/norm), math.Sqrt(apart/norm); off > 2e-3 || apart < 1e-3 || apart > 3e-2 {
+		t.Errorf("relative difference to the reference %.2g (want at most 2e-3), to f32 %.2g (want 1e-3 to 3e-2)", off, apart)
+	} else {
+		t.Logf("relative difference to the reference %.2g, to f32 %.2g", off, apart)
 	}
 }
 

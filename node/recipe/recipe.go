@@ -16,6 +16,7 @@ import (
 	"lorad/data/curriculum"
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/engine/optim"
 	"lorad/job"
@@ -131,6 +132,9 @@ func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
 			return nil, err
 		}
 		ad.LoRA, ad.Init = cfg, init
+		if r.Job.DType == "bf16" {
+			ad.Precision = kernel.BF16
+		}
 		if r.Job.LoadIn4Bit {
 			ad.FourBit = &llama.FourBit{Nested: r.Job.DoubleQuant}
 		}

@@ -15,18 +15,19 @@ var frozenShapes = [][4]int{
 }
 
 // frozen checks both products of a weight, and its rows.
-func frozen(t *testing.T, freeze func(kernel.Matrix[float32]) kernel.Frozen[float32]) {
+func frozen(t *testing.T, freeze func(kernel.Matrix[float32], kernel.Precision) kernel.Frozen[float32], p kernel.Precision) {
 	r := rand.New(rand.NewPCG(17, 18))
 	for _, s := range frozenShapes {
 		out, in := s[1], s[2]
 		w := random(r, out*in, 1)
-		lo := freeze(kernel.Dense[float32]{Rows: out, Cols: in, Data: w.lo})
-		hi := kernel.NewRef[float64]().Freeze(kernel.Dense[float64]{Rows: out, Cols: in, Data: w.hi})
+		lo := freeze(kernel.Dense[float32]{Rows: out, Cols: in, Data: w.lo}, p)
+		hi := kernel.NewRef[float64]().Freeze(kernel.Dense[float64]{Rows: out, Cols: in, Data: w.hi}, p)
 		if o, i := lo.Shape(); o != out || i != in {
 			t.Errorf("shape %d x %d, want %d x %d", o, i, out, in)
 		}
-		row := vec{make([]float32, in), w.hi[(out-1)*in:]}
+		row := vec{make([]float32, in), make([]float64, in)}
 		lo.Row(out-1, row.lo)
+		hi.Row(out-1, row.hi)
 		row.compare(t, "last row")
 		for _, acc := range []bool{false, true} {
 			for _, gap := range []int{0, 7} {

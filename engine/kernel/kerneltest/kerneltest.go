@@ -23,9 +23,11 @@ func Conformance(t *testing.T, ops kernel.Ops[float32]) {
 	ref := kernel.NewRef[float64]()
 	t.Run("Gemm", func(t *testing.T) { gemms(t, ops.Gemm, kernel.NewRef[float64]().Gemm) })
 	t.Run("Gemm1", func(t *testing.T) { gemms(t, ops.Gemm1, kernel.NewRef[float64]().Gemm1) })
-	t.Run("Freeze", func(t *testing.T) { frozen(t, ops.Freeze) })
-	t.Run("Keep", func(t *testing.T) { frozen(t, ops.Keep) })
-	t.Run("RowsAlone", func(t *testing.T) { rowsAlone(t, ops) })
+	for _, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+		t.Run("Freeze/"+p.String(), func(t *testing.T) { frozen(t, ops.Freeze, p) })
+		t.Run("Keep/"+p.String(), func(t *testing.T) { frozen(t, ops.Keep, p) })
+		t.Run("RowsAlone/"+p.String(), func(t *testing.T) { rowsAlone(t, ops, p) })
+	}
 	t.Run("GemmRepeats", func(t *testing.T) { repeats(t, ops) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, ops) })
 	t.Run("Axpy", func(t *testing.T) { axpy(t, ops) })
