@@ -28,13 +28,15 @@ var errNoLeader = errors.New("no leader is elected")
 // a *state.Error if the command was refused.
 func (c *Coordinator) apply(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
 	for {
-		reply, err := c.try(ctx, cmd)
+		leader := c.leader()
+		reply, err := c.try(ctx, leader, cmd)
 		if err == nil {
 			return reply, c.conclude(ctx, reply)
 		}
 		if !retryable(err) {
 			return nil, err
 		}
+		c.doubt(leader)
 		if why := c.Outcast(); why != nil {
 			return nil, why
 		}
@@ -68,9 +70,8 @@ func (c *Coordinator) reach(ctx context.Context, want uint64) error {
 }
 
 // try has one go: here if we lead, else at the leader.
-func (c *Coordinator) try(ctx context.Context, cmd *proto.Command) (*proto.ApplyReply, error) {
-	_, leader := c.raft.LeaderWithID()
-	switch string(leader) {
+func (c *Coordinator) try(ctx context.Context, leader string, cmd *proto.Command) (*proto.ApplyReply, error) {
+	switch leader {
 	case "":
 		return nil, errNoLeader
 	case c.id:
@@ -78,7 +79,7 @@ func (c *Coordinator) try(ctx context.Context, cmd *proto.Command) (*proto.Apply
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
-	return c.near.apply(ctx, string(leader), cmd)
+	return c.near.apply(ctx, leader, cmd)
 }
 
 // propose puts a command into the log. Only the leader can.

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -200,7 +201,16 @@ func (b *box) leased(run string, n int, generation uint64) *proto.Run {
 }
 
 // did reports steps [from, to] as this node.
+// did reports steps, again if a new leader was quicker to grant the next generation.
 func (b *box) did(run string, from, to uint64) error {
+	err := b.didOnce(run, from, to)
+	for refusal := (*state.Error)(nil); errors.As(err, &refusal) && refusal.Kind == state.Stale; {
+		err = b.didOnce(run, from, to)
+	}
+	return err
+}
+
+func (b *box) didOnce(run string, from, to uint64) error {
 	var steps []*proto.StepRecord
 	for s := from; s <= to; s++ {
 		steps = append(steps, &proto.StepRecord{Step: s, Loss: 1 / float64(s), Digest: s, DurationUs: 100_000})

@@ -75,6 +75,7 @@ type Coordinator struct {
 	now    func() time.Time
 	fsm    *fsm
 	raft   *raft.Raft
+	elect  *electable
 	gossip *gossip
 	peers  *peers
 	near   neighbours
@@ -88,6 +89,8 @@ type Coordinator struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 	closing sync.Once
+
+	doubting atomic.Bool // whether the leader is alive
 
 	broken atomic.Bool // Raft's log cannot be written, and Raft hangs, by intention
 	failed chan error  // why
@@ -153,10 +156,11 @@ func (c *Coordinator) openRaft() error {
 	if err != nil {
 		return err
 	}
-	tr := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	tr := newElectable(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addressOf(c.addr), Logger: logger, MaxPool: 3, Timeout: raftTimeout,
 		Stream: transport.NewRaftLayer(c.cfg.Mux, c.cfg.Dialer),
-	})
+	}))
+	c.elect = tr
 	c.undo(func() { tr.Close() })
 	if err := c.bootstrap(store, snaps, tr); err != nil {
 		return err
@@ -397,6 +401,9 @@ func (c *Coordinator) Ledger(run string, after uint64) []*proto.StepRecord {
 func (c *Coordinator) Report(ctx context.Context, p *proto.Report) error {
 	if p.Outcome == proto.Outcome_READY {
 		p.Boot = c.gossip.boot()
+	}
+	if p.Outcome == proto.Outcome_ABORTED && p.Suspect == c.leader() {
+		c.doubt(p.Suspect) // the ring notices sooner than Raft
 	}
 	reply, err := c.apply(ctx, &proto.Command{Do: &proto.Command_Report{Report: p}})
 	if err == nil && reply.Stale {

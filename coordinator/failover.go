@@ -1,0 +1,114 @@
+package coordinator
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// inLine is how long the next in line waits for the one before to be elected.
+const inLine = 150 * time.Millisecond
+
+// electable is Raft's transport, through which this node can also tell itself to stand for election.
+type electable struct {
+	*raft.NetworkTransport
+	rpcs   chan raft.RPC
+	done   chan struct{}
+	closed sync.Once
+}
+
+func newElectable(tr *raft.NetworkTransport) *electable {
+	e := &electable{NetworkTransport: tr, rpcs: make(chan raft.RPC), done: make(chan struct{})}
+	go e.pass()
+	return e
+}
+
+// pass hands on what others ask.
+func (e *electable) pass() {
+	for {
+		select {
+		case r := <-e.NetworkTransport.Consumer():
+			select {
+			case e.rpcs <- r:
+			case <-e.done:
+				return
+			}
+		case <-e.done:
+			return
+		}
+	}
+}
+
+// Consumer implements raft.Transport.
+func (e *electable) Consumer() <-chan raft.RPC { return e.rpcs }
+
+// Close implements raft.WithClose: Raft closes it too.
+func (e *electable) Close() error {
+	e.closed.Do(func() { close(e.done) })
+	return e.NetworkTransport.Close()
+}
+
+// stand has this node stand for election at once, as a leader that hands over asks its successor to. Voters then vote
+// for it although they believe in a leader.
+func (e *electable) stand() {
+	now := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
+	select {
+	case e.rpcs <- raft.RPC{Command: now, RespChan: make(chan raft.RPCResponse, 1)}:
+	case <-e.done:
+	case <-time.After(inLine):
+	}
+}
+
+// doubt is called by whoever has reason to think that the leader is gone: it does not answer, or the ring says so. If a
+// ping confirms it, the voters stand for election, one after the other, instead of waiting until Raft has missed enough
+// heartbeats: Raft's times have to allow for machines that are busy, a ping that is refused does not. An election too
+// many does no harm.
+func (c *Coordinator) doubt(leader string) {
+	if leader == "" || leader == c.id || c.ctx.Err() != nil || !c.doubting.CompareAndSwap(false, true) {
+		return
+	}
+	c.work.Go(func() {
+		defer c.doubting.Store(false)
+		if c.ping(c.ctx, []string{leader}); c.gossip.alive(leader) {
+			return
+		}
+		place := c.placeInLine(leader)
+		if place < 0 || sleep(c.ctx, time.Duration(place)*inLine) != nil {
+			return
+		}
+		if now := c.leader(); c.raft.State() == raft.Follower && (now == leader || now == "") {
+			c.log.Info("stands for election: the leader does not answer", "leader", leader, "place", place)
+			c.elect.stand()
+		}
+	})
+}
+
+// placeInLine is this node's place among the voters that may follow a leader: the living by id, witnesses last; -1: it
+// does not vote.
+func (c *Coordinator) placeInLine(leader string) int {
+	f := c.raft.GetConfiguration()
+	if f.Error() != nil {
+		return -1
+	}
+	var full, witnesses []string
+	for _, s := range f.Configuration().Servers {
+		switch id := string(s.ID); {
+		case s.Suffrage != raft.Voter || id == leader || !c.gossip.alive(id):
+		case c.fsm.node(id).GetWitness():
+			witnesses = append(witnesses, id)
+		default:
+			full = append(full, id)
+		}
+	}
+	slices.Sort(full)
+	slices.Sort(witnesses)
+	return slices.Index(append(full, witnesses...), c.id)
+}
+
+// leader is the id of the leader that Raft believes in, or "".
+func (c *Coordinator) leader() string {
+	_, id := c.raft.LeaderWithID()
+	return string(id)
+}
