@@ -6,14 +6,12 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"lorad/allreduce"
 	"lorad/embedded"
 	"lorad/engine/cpu"
 	"lorad/engine/llama"
 	"lorad/job"
 	"lorad/model/peft"
 	"lorad/node/recipe"
-	"lorad/node/replica"
 )
 
 // Every kind of adapter that a job can ask for trains, is written as PEFT has it, and computes the same once it is read again.
@@ -31,14 +29,7 @@ func TestKindsOfAdapters(t *testing.T) {
 			files["data/0.jsonl"] = &fstest.MapFile{Data: bytes.Join(lines[:8], nil)}
 			r := must(recipe.Load(must(job.Parse([]byte(head+text)))(t), files))(t)
 			run := run{recipe: r, trainer: must(r.Trainer(2))(t)}
-			ring := must(allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}))(t)
-			defer ring.Close()
-			s := stepper{run: &run, ring: ring, replica: replica.New(run.trainer, r.Rule())}
-			s.grad = make([]float32, len(run.trainer.Params()))
-			s.accum = allreduce.NewAccum(len(s.grad), r.MaxMicros(), -40)
-			for range r.Plan.Steps() {
-				s.step(t)
-			}
+			takeSteps(t, &run)
 			dir := t.TempDir()
 			must(r.WriteModel(dir, run.trainer, "some/base"))(t)
 			sameLogits(t, r, run, dir)

@@ -98,14 +98,7 @@ func train(t *testing.T) run {
 	t.Helper()
 	r := run{recipe: load(t)}
 	r.trainer = must(r.recipe.Trainer(1))(t)
-	ring := must(allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}))(t)
-	defer ring.Close()
-	s := stepper{run: &r, ring: ring, replica: replica.New(r.trainer, r.recipe.Rule())}
-	s.grad = make([]float32, len(r.trainer.Params()))
-	s.accum = allreduce.NewAccum(len(s.grad), r.recipe.MaxMicros(), -40)
-	for range r.recipe.Plan.Steps() {
-		s.step(t)
-	}
+	takeSteps(t, &r)
 	return r
 }
 
