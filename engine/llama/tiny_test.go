@@ -9,6 +9,7 @@ import (
 
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/model"
 	"lorad/model/peft"
@@ -66,14 +67,16 @@ func (n noise) Tensor(name string) ([]float32, []int, error) {
 
 // BenchmarkTinyLlama is a LoRA step of 4 sequences of 256 tokens, rank 16 on all linear layers.
 func BenchmarkTinyLlama(b *testing.B) {
-	for _, threads := range []int{1, 2} {
-		b.Run(fmt.Sprint(threads), func(b *testing.B) { tinyStep(b, threads) })
+	for _, p := range []kernel.Precision{kernel.F32, kernel.BF16} {
+		for _, threads := range []int{1, 2} {
+			b.Run(fmt.Sprintf("%s/%d", p, threads), func(b *testing.B) { tinyStep(b, p, threads) })
+		}
 	}
 }
 
-func tinyStep(b *testing.B, threads int) {
+func tinyStep(b *testing.B, p kernel.Precision, threads int) {
 	cfg := tinyLlama()
-	m, err := llama.New(cfg, newNoise(cfg), llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{"all-linear"}}}, cpu.New(threads))
+	m, err := llama.New(cfg, newNoise(cfg), llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{"all-linear"}}, Precision: p}, cpu.New(threads))
 	if err != nil {
 		b.Fatal(err)
 	}
