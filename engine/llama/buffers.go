@@ -61,6 +61,7 @@ type buffers[T kernel.Float] struct {
 	grad  []T        // where Gradient writes
 	key   engine.Key // of this step's draws
 	drops bool       // dropout is on
+	lean  bool       // layers do not keep n1, n2 and h, which are acts[0]'s
 	again int        // so many of the layers with a backward pass keep only their input; their other slices are acts[0]'s
 }
 
@@ -142,10 +143,18 @@ func (m *Model[T]) more(rows int) int {
 	return rows + rows/4
 }
 
+// leanFrom is the number of activations in h, 8 MiB of them in f32, from which layers do not keep what a step can compute again in about
+// the time that it takes to write it to memory and read it back: the normalised inputs and the MLP's hidden activations, a third of all. Below,
+// they stay in the cache.
+const leanFrom = 1 << 21
+
+func (m *Model[T]) isLean(rows int) bool { return rows*m.cfg.IntermediateSize >= m.leanFrom }
+
 // reserveActs gives each layer with a backward pass activations of its own; those that the budget has no room for keep their input only.
 func (m *Model[T]) reserveActs(rows int) {
 	b := &m.buf
 	b.acts = b.acts[:cap(b.acts)]
+	b.lean = m.isLean(rows)
 	layer, input := m.layerBytes(rows)
 	b.again = recomputed(len(b.acts)-1, layer, input, m.budget)
 	for i := range b.acts[1:] {
@@ -154,7 +163,7 @@ func (m *Model[T]) reserveActs(rows int) {
 			*a = b.acts[0]
 			m.room(rows*m.cfg.HiddenSize, &a.x)
 		} else {
-			m.reserveAct(a, rows)
+			m.reserveOwn(a, rows)
 		}
 	}
 }
@@ -162,7 +171,7 @@ func (m *Model[T]) reserveActs(rows int) {
 // layerBytes is what a layer keeps for its backward pass, and what it keeps if the rest is computed again.
 func (m *Model[T]) layerBytes(rows int) (all, input int64) {
 	size := int64(unsafe.Sizeof(T(0)))
-	return int64(rows) * int64(m.actWidth()) * size, int64(rows) * int64(m.cfg.HiddenSize) * size
+	return int64(rows) * int64(m.actWidth(rows)) * size, int64(rows) * int64(m.cfg.HiddenSize) * size
 }
 
 // recomputed is how many of the layers have to be computed again so that the rest fits into the budget; all, if nothing fits.
@@ -176,19 +185,39 @@ func recomputed(layers int, layer, input, budget int64) int {
 }
 
 // actWidth is the number of activations that a layer keeps per row.
-func (m *Model[T]) actWidth() int {
-	c := m.cfg
-	return 4*c.HiddenSize + 2*(c.NumHeads+c.NumKVHeads)*c.HeadDim + 3*c.IntermediateSize + 2 + c.NumHeads + 7*m.rank + m.familyWidth()
+func (m *Model[T]) actWidth(rows int) int {
+	c, shared := m.cfg, 0
+	if m.isLean(rows) {
+		shared = 2*c.HiddenSize + c.IntermediateSize
+	}
+	return 4*c.HiddenSize + 2*(c.NumHeads+c.NumKVHeads)*c.HeadDim + 3*c.IntermediateSize + 2 + c.NumHeads + 7*m.rank + m.familyWidth() - shared
 }
 
+// reserveAct gives all activations of one layer a place.
 func (m *Model[T]) reserveAct(a *act[T], rows int) {
+	m.reserveKept(a, rows)
+	m.room(rows*m.cfg.HiddenSize, &a.n1, &a.n2)
+	m.room(rows*m.cfg.IntermediateSize, &a.h)
+}
+
+// reserveOwn gives a layer's backward pass what it keeps.
+func (m *Model[T]) reserveOwn(a *act[T], rows int) {
+	if !m.buf.lean {
+		m.reserveAct(a, rows)
+		return
+	}
+	m.reserveKept(a, rows)
+	shared := &m.buf.acts[0]
+	a.n1, a.n2, a.h = shared.n1, shared.n2, shared.h
+}
+
+func (m *Model[T]) reserveKept(a *act[T], rows int) {
 	c := m.cfg
 	hidden, qd, kvd, ffn := rows*c.HiddenSize, rows*c.NumHeads*c.HeadDim, rows*c.NumKVHeads*c.HeadDim, rows*c.IntermediateSize
-	*a = act[T]{}
-	m.room(hidden, &a.x, &a.n1, &a.x2, &a.n2)
+	m.room(hidden, &a.x, &a.x2)
 	m.room(qd, &a.q, &a.o)
 	m.room(kvd, &a.k, &a.v)
-	m.room(ffn, &a.gate, &a.up, &a.h)
+	m.room(ffn, &a.gate, &a.up)
 	m.room(rows, &a.inv1, &a.inv2)
 	m.room(rows*c.NumHeads, &a.lse)
 	m.room(rows*m.rank, &a.uq, &a.uk, &a.uv, &a.uo, &a.ugate, &a.uup, &a.udown)

@@ -200,13 +200,16 @@ func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
 	lc := &peft.LoraConfig{R: 2, Alpha: 4, Dropout: 0.3, TargetRegex: `model\.layers\.[123]\..*_proj`}
 	for name, ad := range map[string]Adapter{"full": {Full: true}, "lora": {LoRA: lc}} {
 		var want []float32
-		for _, again := range []int{0, 2, -1} {
+		for i, again := range []int{0, 2, -1, 0, 2} {
 			m, err := New(cfg, randomWeights{cfg, 3}, ad, kernel.NewRef[float32]())
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i := range m.params {
 				m.params[i] += float32(i%7) * 0.02
+			}
+			if i > 2 {
+				m.leanFrom = 1
 			}
 			layers := len(m.layers) - m.lowest
 			if again < 0 {
@@ -221,8 +224,8 @@ func TestRecomputedLayersHaveTheSameBits(t *testing.T) {
 			if want == nil {
 				want = got
 			}
-			if m.buf.again != again || !slices.Equal(got, want) {
-				t.Errorf("%s: %d of %d layers computed again, want %d; same bits is %v", name, m.buf.again, layers, again, slices.Equal(got, want))
+			if m.buf.again != again || m.buf.lean != (i > 2) || !slices.Equal(got, want) {
+				t.Errorf("%s: %d of %d layers computed again, want %d, lean is %v; same bits is %v", name, m.buf.again, layers, again, m.buf.lean, slices.Equal(got, want))
 			}
 		}
 	}

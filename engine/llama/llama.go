@@ -67,13 +67,14 @@ type Model[T kernel.Float] struct {
 	stale   bool    // the parameters have changed since the norms of DoRA were worked out
 	sites   int     // adapters
 
-	rope   rope[T]
-	slide  rope[T] // of sliding layers
-	buf    buffers[T]
-	budget int64 // bytes of activations to keep
-	exact  bool  // Prepare has said how large batches get
-	count  *int64
-	free   scratch[T]
+	rope     rope[T]
+	slide    rope[T] // of sliding layers
+	buf      buffers[T]
+	budget   int64 // bytes of activations to keep
+	leanFrom int   // see the constant
+	exact    bool  // Prepare has said how large batches get
+	count    *int64
+	free     scratch[T]
 
 	profile *Profile // nil: nobody asks
 }
@@ -116,7 +117,7 @@ func shell[T kernel.Float](cfg model.Config, ad Adapter, ops kernel.Ops[T]) (*Mo
 	if err := check(cfg, ad); err != nil {
 		return nil, err
 	}
-	m := &Model[T]{cfg: cfg, ops: ops, budget: activationBudget, layers: make([]layer[T], cfg.NumLayers)}
+	m := &Model[T]{cfg: cfg, ops: ops, budget: activationBudget, leanFrom: leanFrom, layers: make([]layer[T], cfg.NumLayers)}
 	if err := m.positions(); err != nil {
 		return nil, err
 	}

@@ -115,8 +115,13 @@ func (m *Model[T]) backwardLayer(i int, p *pass) {
 	l, a := &m.layers[i], m.act(i, true)
 	below := i > m.lowest || m.embed.trainable()
 	attn := below || l.attnTrainable()
-	if i-m.lowest < m.buf.again {
+	switch {
+	case i-m.lowest < m.buf.again:
 		m.forwardLayer(i, p, nil, a, m.buf.last) // the head has read last already
+	case m.buf.lean:
+		m.normalise(p.rows, a.n1, a.inv1, a.x, &l.norm1)
+		m.normalise(p.rows, a.n2, a.inv2, a.x2, &l.norm2)
+		m.activate(p.rows, a)
 	}
 	m.backwardMLP(l, a, p.rows, attn)
 	if attn {
