@@ -185,18 +185,20 @@ func (b *builder[T]) norm(w *weight[T], module string, n int) {
 	}
 }
 
-// embedding declares the table of tokens. In a compact model it stays as it is stored.
+// embedding declares the table of tokens.
 func (b *builder[T]) embedding() {
-	const name = "model.embed_tokens.weight"
 	m, c := b.m, b.m.cfg
-	if _, ok := b.trained(name); ok {
-		b.tensor(&m.embed, name, c.VocabSize, c.HiddenSize)
+	if _, ok := b.trained(embedName); ok {
+		b.tensor(&m.embed, embedName, c.VocabSize, c.HiddenSize)
 		return
 	}
 	m.embed.off = -1
 	b.values = append(b.values, func() {
-		if m.table = b.compact(name, c.VocabSize, c.HiddenSize); m.table == nil {
-			m.embed.data = b.read(name, []int{c.VocabSize, c.HiddenSize})
+		if c.TieEmbeddings {
+			return // tie loads it
+		}
+		if m.table = b.compact(embedName, c.VocabSize, c.HiddenSize); m.table == nil {
+			b.untied(c.VocabSize, c.HiddenSize)
 		}
 	})
 }
@@ -222,12 +224,10 @@ func (b *builder[T]) trained(name string) (string, bool) {
 // tie makes the embedding the head. A frozen one is kept once, as the head's products want it.
 func (b *builder[T]) tie() {
 	m := b.m
-	switch m.head.w = m.embed; {
-	case m.table != nil:
+	m.head.w = m.embed
+	if m.embed.off < 0 {
+		m.table = b.frozen(embedName, m.head.out, m.head.in)
 		m.head.frozen = m.table
-	case !m.embed.trainable() && m.embed.data != nil:
-		m.head.frozen = m.ops.Freeze(kernel.Dense[T]{Rows: m.head.out, Cols: m.head.in, Data: m.embed.data}, b.ad.Precision)
-		m.table, m.head.w.data, m.embed.data = m.head.frozen, nil, nil
 	}
 }
 
@@ -238,14 +238,7 @@ func (b *builder[T]) weight(l *linear[T], name string) {
 		return
 	}
 	l.w.off = -1
-	b.values = append(b.values, func() {
-		if l.frozen = b.compact(name, l.out, l.in); l.frozen != nil {
-			return
-		}
-		if data := b.read(name, []int{l.out, l.in}); data != nil {
-			l.frozen = b.m.ops.Freeze(kernel.Dense[T]{Rows: l.out, Cols: l.in, Data: data}, b.ad.Precision)
-		}
-	})
+	b.values = append(b.values, func() { l.frozen = b.frozen(name, l.out, l.in) })
 }
 
 func (b *builder[T]) linear(l *linear[T], module string, out, in int, bias bool) {

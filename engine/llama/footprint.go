@@ -70,6 +70,7 @@ const stripWidth = 32
 // baseBytes is the memory of a frozen base: BaseBytes before there is one.
 func baseBytes(cfg model.Config, ad Adapter) (all, loading int64) {
 	compact := ad.FourBit != nil || cfg.FourBit
+	half := ad.Precision == kernel.BF16
 	for _, t := range cfg.Tensors() {
 		rows, n := t.Shape[0], int64(1)
 		for _, d := range t.Shape {
@@ -83,10 +84,16 @@ func baseBytes(cfg model.Config, ad Adapter) (all, loading int64) {
 			all += 2 * n
 		case compact:
 			all += fourBitBytes(n, ad.FourBit == nil || ad.FourBit.Nested)
+		case table && !cfg.TieEmbeddings && (half || cfg.DType == "bfloat16" || cfg.DType == "float16"):
+			all += 2 * n
 		case table && !cfg.TieEmbeddings:
 			all += 4 * n
 		default:
-			all += 4 * n / int64(rows) * int64((rows+stripWidth-1)/stripWidth*stripWidth)
+			words := n / int64(rows)
+			if half {
+				words = (words + 1) / 2
+			}
+			all += 4 * words * int64((rows+stripWidth-1)/stripWidth*stripWidth)
 			loading = max(loading, 4*n)
 		}
 	}
