@@ -24,8 +24,8 @@ const (
 	LoRA  = "lora"  // adapter
 	QLoRA = "qlora" // adapter in a file: LoRA with LoadIn4Bit
 
-	NewLoRA = "new" // Key.Only: LoRA that does not start from an adapter
-	Full  = "full"  // adapter: all weights are trained
+	NewLoRA = "new"  // Key.Only: LoRA that does not start from an adapter
+	Full    = "full" // adapter: all weights are trained
 
 	InitRandom = "random" // init: weights are drawn from the seed
 

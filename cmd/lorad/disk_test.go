@@ -83,7 +83,9 @@ func TestFullDiskKeepsTraining(t *testing.T) {
 	if r.GetLease().GetGeneration() != 1 || len(r.Lease.Members) != 3 {
 		t.Errorf("generation %d of %d members: the node was lost", r.Lease.Generation, len(r.Lease.Members))
 	}
-	id := r.Lease.Members[slices.IndexFunc(r.Lease.Members, func(id string) bool { return slices.Contains(r.Checkpoints[0].Nodes, id) && !slices.Contains(lastCheckpoint(r).Nodes, id) })]
+	id := r.Lease.Members[slices.IndexFunc(r.Lease.Members, func(id string) bool {
+		return slices.Contains(r.Checkpoints[0].Nodes, id) && !slices.Contains(lastCheckpoint(r).Nodes, id)
+	})]
 	if len(lastCheckpoint(r).Nodes) != 2 || id == r.Spec.HomeNode {
 		t.Errorf("the last checkpoint is on %v, the first was on %v", lastCheckpoint(r).Nodes, r.Checkpoints[0].Nodes)
 	}
