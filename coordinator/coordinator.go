@@ -399,7 +399,7 @@ func (c *Coordinator) Ledger(run string, after uint64) []*proto.StepRecord {
 // on through elections until ctx ends; a *state.Error is final. Its kind is Stale if steps were left out because their
 // generation is over.
 func (c *Coordinator) Report(ctx context.Context, p *proto.Report) error {
-	if p.Outcome == proto.Outcome_READY {
+	if p.Outcome == proto.Outcome_READY || p.Outcome == proto.Outcome_UNFIT {
 		p.Boot = c.gossip.boot()
 	}
 	if p.Outcome == proto.Outcome_ABORTED && p.Suspect == c.leader() {

@@ -6,6 +6,8 @@
 // The optimiser lives outside (engine/optim) and works on the flat vector that Params returns.
 package engine
 
+import "errors"
+
 // Ignore marks a label that carries no loss, as in PyTorch's cross-entropy.
 const Ignore = -100
 
@@ -59,6 +61,19 @@ type Trainer interface {
 	// Generate continues each prompt until a stop token, or MaxNew tokens; greedy when the temperature is 0.
 	// Prompts and stop tokens are not part of what is returned. A continuation does not depend on the other prompts.
 	Generate(prompts [][]int32, opt Sampling) ([][]int32, error)
+}
+
+// ErrOutOfMemory is in every error of a Trainer that says that there is not enough memory for what was asked, and that
+// asking for it again with more memory, or with a leaner trainer, makes sense. On a processor's own memory no engine can
+// say so: the kernel ends the process instead. See Thrifty.
+var ErrOutOfMemory = errors.New("out of memory")
+
+// Thrifty is a Trainer that knows what memory it takes and can do with less: the same bits, more slowly.
+type Thrifty interface {
+	// Growth is how many bytes Gradient(b) would take that are not taken yet, at most.
+	Growth(b Batch) int64
+	// Leaner gives memory back and takes less from now on; false: it takes the least already.
+	Leaner() bool
 }
 
 // Sampling says how Generate picks tokens.

@@ -73,6 +73,8 @@ func (d *driver) perform(actions []step.Action) {
 			d.accum.Reset()
 		case step.ReportAborted:
 			d.aborted(d.ctx, a)
+		case step.ReportUnable:
+			d.dropOut(d.ctx, a)
 		case step.ReportYielded:
 			d.yielded(d.ctx, a)
 		case step.ReportBroken:

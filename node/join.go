@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,7 +22,7 @@ const (
 
 // volunteers says whether this node gets ready for a run that it has no part in yet.
 func (n *Node) volunteers(r *proto.Run) bool {
-	if !outside(r, n.cfg.ID) || r.Step+joinLeast > r.Spec.Steps || n.drains() {
+	if n.unfit[r.Spec.Run] || !outside(r, n.cfg.ID) || r.Step+joinLeast > r.Spec.Steps || n.drains() {
 		return false
 	}
 	if why := n.unlike(r); why != "" {
@@ -65,7 +66,8 @@ func (n *Node) once(run, what string) {
 func (w *worker) ready(ctx context.Context) error {
 	for pause := againAfter; ; pause = min(2*pause, againMost) {
 		err := w.prepare(ctx)
-		if err == nil || ctx.Err() != nil || !outside(w.heard(), w.node.cfg.ID) {
+		var unfit *unfitError
+		if err == nil || ctx.Err() != nil || errors.As(err, &unfit) || !outside(w.heard(), w.node.cfg.ID) {
 			return err
 		}
 		w.node.mu.Lock()

@@ -68,7 +68,10 @@ type Node struct {
 	mu       sync.Mutex
 	workers  map[string]*worker // by run id
 	ended    map[string]uint64  // by run id: the generation in which this node's work ended
-	said     map[string]string  // by run id: what was last said of why this node takes no part
+	unfit    map[string]bool    // by run id: this node cannot do its work
+	free     func() int64       // bytes of memory that are left
+	oomKills func() (boot string, kills int64)
+	said     map[string]string // by run id: what was last said of why this node takes no part
 	prepared prepared
 	again    chan struct{} // a worker has ended: look at the runs once more
 }
@@ -79,7 +82,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, said: map[string]string{}, again: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, said: map[string]string{}, unfit: map[string]bool{}, free: free, oomKills: oomKills, again: make(chan struct{}, 1)}
 	if cfg.Embedded != nil {
 		if err := n.registerEmbedded(); err != nil {
 			return nil, err

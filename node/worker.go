@@ -64,6 +64,8 @@ type worker struct {
 	units    []int8 // reduce_wire: int16
 	labelled int    // in the global batch of the step at work
 
+	attempt  *attempt
+	lean     int               // times that the trainer was asked to do with less memory
 	computed uint64            // gradients of micro-batches
 	record   *proto.StepRecord // of the step at work
 	began    time.Time
@@ -120,6 +122,7 @@ func (w *worker) run(ctx context.Context) uint64 {
 	w.talking.Go(func() { w.reports.run(ctx) })
 	w.drive(ctx)
 	w.disconnect()
+	w.attempt.end()
 	w.log.Info("work on the run has ended here", "generation", w.finalGeneration(), "step", w.machine.Done(), "micro_batches", w.computed)
 	cancel()
 	w.talking.Wait()
@@ -133,7 +136,13 @@ func (w *worker) finalGeneration() uint64 { return w.lease.Generation }
 // unprepared says that a member cannot take part. At home that is the end: inputs and output are here. Elsewhere (no
 // room, another build, a peer that went away) it is this node's trouble and not the run's: the others go on without.
 func (w *worker) unprepared(ctx context.Context, cause error) {
-	if r := w.heard(); outside(r, w.node.cfg.ID) || terminal(r.Phase) {
+	var unfit *unfitError
+	r := w.heard()
+	switch member := !outside(r, w.node.cfg.ID) && !terminal(r.Phase); {
+	case errors.As(cause, &unfit):
+		w.dropOut(ctx, step.ReportUnable{Generation: r.GetLease().GetGeneration(), Detail: cause.Error()})
+		return
+	case !member:
 		return
 	}
 	if w.atHome() {
@@ -237,6 +246,10 @@ func (w *worker) perform(ctx context.Context, a step.Action) step.Event {
 	}
 	if err == nil {
 		return e
+	}
+	var unfit *unfitError
+	if errors.As(err, &unfit) {
+		return step.Unable{Detail: err.Error()}
 	}
 	return failure(err)
 }
@@ -390,7 +403,7 @@ func (w *worker) compute(a step.Compute) (step.Event, error) {
 	start := time.Now()
 	b := w.recipe.Micro(a.Done, a.Micro)
 	key := engine.Key{Seed: w.job.Seed, Step: uint32(a.Done), Micro: uint32(a.Micro)}
-	loss, err := w.trainer.Gradient(b, 1/float32(w.labelled), key, w.grad)
+	loss, err := w.gradient(b, 1/float32(w.labelled), key)
 	if err != nil {
 		return nil, fmt.Errorf("step %d: micro-batch %d: %w", a.Done+1, a.Micro, err)
 	}

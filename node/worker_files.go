@@ -56,9 +56,13 @@ func (w *worker) prepare(ctx context.Context) error {
 	if string(w.recipe.Set.Hash[:]) != string(spec.ManifestSha256) {
 		return fmt.Errorf("prepare data: this node makes other examples of the same files (manifest %x, want %x): it runs another build of lorad; upgrade it", w.recipe.Set.Hash[:6], spec.ManifestSha256[:6])
 	}
+	if w.attempt, err = w.node.beginAttempt(w.id); err != nil {
+		return err
+	}
 	if w.trainer, err = w.recipe.Trainer(w.node.cfg.Threads); err != nil {
 		return err
 	}
+	w.careful()
 	w.allocate()
 	return w.restore(spec)
 }

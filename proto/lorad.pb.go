@@ -94,6 +94,7 @@ const (
 	Outcome_BROKEN              Outcome = 4 // the run itself cannot go on (data, numerics, disk)
 	Outcome_YIELDED             Outcome = 5 // stands between two steps because a member leaves: wants a generation without it
 	Outcome_READY               Outcome = 6 // no member; has inputs and a trainer, and could join. Of the run, not of a generation
+	Outcome_UNFIT               Outcome = 7 // this node cannot do the run's work: wants a generation without it
 )
 
 // Enum value maps for Outcome.
@@ -106,6 +107,7 @@ var (
 		4: "BROKEN",
 		5: "YIELDED",
 		6: "READY",
+		7: "UNFIT",
 	}
 	Outcome_value = map[string]int32{
 		"OUTCOME_UNSPECIFIED": 0,
@@ -115,6 +117,7 @@ var (
 		"BROKEN":              4,
 		"YIELDED":             5,
 		"READY":               6,
+		"UNFIT":               7,
 	}
 )
 
@@ -837,6 +840,7 @@ type Run struct {
 	Stale          bool                   `protobuf:"varint,16,opt,name=stale,proto3" json:"stale,omitempty"`                         // in an answer: no leader answered, this is what the node asked last knew
 	Archive        *Archive               `protobuf:"bytes,15,opt,name=archive,proto3" json:"archive,omitempty"`                      // the ledger of a run that is DONE, instead of ledger
 	YieldedBy      []string               `protobuf:"bytes,18,rep,name=yielded_by,json=yieldedBy,proto3" json:"yielded_by,omitempty"` // the members that have said so
+	Unfit          []*Unfit               `protobuf:"bytes,19,rep,name=unfit,proto3" json:"unfit,omitempty"`                          // who cannot do this run's work
 	Ready          []*Ready               `protobuf:"bytes,17,rep,name=ready,proto3" json:"ready,omitempty"`                          // who could join at once: has the inputs and a trainer
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -991,11 +995,79 @@ func (x *Run) GetYieldedBy() []string {
 	return nil
 }
 
+func (x *Run) GetUnfit() []*Unfit {
+	if x != nil {
+		return x.Unfit
+	}
+	return nil
+}
+
 func (x *Run) GetReady() []*Ready {
 	if x != nil {
 		return x.Ready
 	}
 	return nil
+}
+
+// Unfit is a node that is left out of a run, and why.
+type Unfit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Boot          string                 `protobuf:"bytes,2,opt,name=boot,proto3" json:"boot,omitempty"` // of its process: the next one may fare better
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unfit) Reset() {
+	*x = Unfit{}
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unfit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unfit) ProtoMessage() {}
+
+func (x *Unfit) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unfit.ProtoReflect.Descriptor instead.
+func (*Unfit) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Unfit) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Unfit) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
+func (x *Unfit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Ready is a node that is no member and waits with everything made.
@@ -1009,7 +1081,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1093,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[8]
+	mi := &file_proto_lorad_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,7 +1106,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{8}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Ready) GetNode() string {
@@ -1062,7 +1134,7 @@ type Archive struct {
 
 func (x *Archive) Reset() {
 	*x = Archive{}
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1146,7 @@ func (x *Archive) String() string {
 func (*Archive) ProtoMessage() {}
 
 func (x *Archive) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[9]
+	mi := &file_proto_lorad_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1159,7 @@ func (x *Archive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Archive.ProtoReflect.Descriptor instead.
 func (*Archive) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{9}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Archive) GetRecords() []byte {
@@ -1119,7 +1191,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1203,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[10]
+	mi := &file_proto_lorad_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1216,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{10}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Trouble) GetGeneration() uint64 {
@@ -1202,7 +1274,7 @@ type Cluster struct {
 
 func (x *Cluster) Reset() {
 	*x = Cluster{}
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1286,7 @@ func (x *Cluster) String() string {
 func (*Cluster) ProtoMessage() {}
 
 func (x *Cluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[11]
+	mi := &file_proto_lorad_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1299,7 @@ func (x *Cluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cluster.ProtoReflect.Descriptor instead.
 func (*Cluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{11}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cluster) GetId() string {
@@ -1278,7 +1350,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1362,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[12]
+	mi := &file_proto_lorad_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1375,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{12}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Token) GetId() string {
@@ -1409,7 +1481,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1493,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[13]
+	mi := &file_proto_lorad_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1506,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{13}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetNowUnixMs() int64 {
@@ -1666,7 +1738,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1750,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[14]
+	mi := &file_proto_lorad_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1763,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{14}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -1712,7 +1784,7 @@ type RemoveNode struct {
 
 func (x *RemoveNode) Reset() {
 	*x = RemoveNode{}
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1796,7 @@ func (x *RemoveNode) String() string {
 func (*RemoveNode) ProtoMessage() {}
 
 func (x *RemoveNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[15]
+	mi := &file_proto_lorad_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1809,7 @@ func (x *RemoveNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNode.ProtoReflect.Descriptor instead.
 func (*RemoveNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{15}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveNode) GetId() string {
@@ -1766,7 +1838,7 @@ type DrainNode struct {
 
 func (x *DrainNode) Reset() {
 	*x = DrainNode{}
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1778,7 +1850,7 @@ func (x *DrainNode) String() string {
 func (*DrainNode) ProtoMessage() {}
 
 func (x *DrainNode) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[16]
+	mi := &file_proto_lorad_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1791,7 +1863,7 @@ func (x *DrainNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNode.ProtoReflect.Descriptor instead.
 func (*DrainNode) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{16}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DrainNode) GetId() string {
@@ -1824,7 +1896,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1908,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[17]
+	mi := &file_proto_lorad_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1921,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{17}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutToken) GetToken() *Token {
@@ -1873,7 +1945,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1957,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[18]
+	mi := &file_proto_lorad_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1970,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{18}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UseToken) GetId() string {
@@ -1945,7 +2017,7 @@ type RemoveToken struct {
 
 func (x *RemoveToken) Reset() {
 	*x = RemoveToken{}
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2029,7 @@ func (x *RemoveToken) String() string {
 func (*RemoveToken) ProtoMessage() {}
 
 func (x *RemoveToken) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[19]
+	mi := &file_proto_lorad_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2042,7 @@ func (x *RemoveToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveToken.ProtoReflect.Descriptor instead.
 func (*RemoveToken) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{19}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveToken) GetId() string {
@@ -1989,7 +2061,7 @@ type SubmitRun struct {
 
 func (x *SubmitRun) Reset() {
 	*x = SubmitRun{}
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2073,7 @@ func (x *SubmitRun) String() string {
 func (*SubmitRun) ProtoMessage() {}
 
 func (x *SubmitRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[20]
+	mi := &file_proto_lorad_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2086,7 @@ func (x *SubmitRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRun.ProtoReflect.Descriptor instead.
 func (*SubmitRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{20}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SubmitRun) GetSpec() *Spec {
@@ -2035,7 +2107,7 @@ type StopRun struct {
 
 func (x *StopRun) Reset() {
 	*x = StopRun{}
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2119,7 @@ func (x *StopRun) String() string {
 func (*StopRun) ProtoMessage() {}
 
 func (x *StopRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[21]
+	mi := &file_proto_lorad_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2132,7 @@ func (x *StopRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRun.ProtoReflect.Descriptor instead.
 func (*StopRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{21}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StopRun) GetRun() string {
@@ -2093,7 +2165,7 @@ type ResumeRun struct {
 
 func (x *ResumeRun) Reset() {
 	*x = ResumeRun{}
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2177,7 @@ func (x *ResumeRun) String() string {
 func (*ResumeRun) ProtoMessage() {}
 
 func (x *ResumeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[22]
+	mi := &file_proto_lorad_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2190,7 @@ func (x *ResumeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRun.ProtoReflect.Descriptor instead.
 func (*ResumeRun) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{22}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ResumeRun) GetRun() string {
@@ -2139,7 +2211,7 @@ type GrantLease struct {
 
 func (x *GrantLease) Reset() {
 	*x = GrantLease{}
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2151,7 +2223,7 @@ func (x *GrantLease) String() string {
 func (*GrantLease) ProtoMessage() {}
 
 func (x *GrantLease) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[23]
+	mi := &file_proto_lorad_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2164,7 +2236,7 @@ func (x *GrantLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrantLease.ProtoReflect.Descriptor instead.
 func (*GrantLease) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{23}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GrantLease) GetRun() string {
@@ -2197,7 +2269,7 @@ type PutCluster struct {
 
 func (x *PutCluster) Reset() {
 	*x = PutCluster{}
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2281,7 @@ func (x *PutCluster) String() string {
 func (*PutCluster) ProtoMessage() {}
 
 func (x *PutCluster) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[24]
+	mi := &file_proto_lorad_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2294,7 @@ func (x *PutCluster) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutCluster.ProtoReflect.Descriptor instead.
 func (*PutCluster) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{24}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutCluster) GetCluster() *Cluster {
@@ -2242,7 +2314,7 @@ type RotateGossipKey struct {
 
 func (x *RotateGossipKey) Reset() {
 	*x = RotateGossipKey{}
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2326,7 @@ func (x *RotateGossipKey) String() string {
 func (*RotateGossipKey) ProtoMessage() {}
 
 func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[25]
+	mi := &file_proto_lorad_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2339,7 @@ func (x *RotateGossipKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateGossipKey.ProtoReflect.Descriptor instead.
 func (*RotateGossipKey) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{25}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RotateGossipKey) GetKey() []byte {
@@ -2301,7 +2373,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2385,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[26]
+	mi := &file_proto_lorad_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2398,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{26}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Snapshot) GetVersion() uint32 {
@@ -2397,7 +2469,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2409,7 +2481,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[27]
+	mi := &file_proto_lorad_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2422,7 +2494,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{27}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Done) GetId() string {
@@ -2464,7 +2536,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2548,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[28]
+	mi := &file_proto_lorad_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2561,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{28}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Recovery) GetEpoch() uint64 {
@@ -2558,7 +2630,7 @@ type RunAt struct {
 
 func (x *RunAt) Reset() {
 	*x = RunAt{}
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2642,7 @@ func (x *RunAt) String() string {
 func (*RunAt) ProtoMessage() {}
 
 func (x *RunAt) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[29]
+	mi := &file_proto_lorad_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2655,7 @@ func (x *RunAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunAt.ProtoReflect.Descriptor instead.
 func (*RunAt) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{29}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunAt) GetRun() string {
@@ -2612,14 +2684,14 @@ type Report struct {
 	Detail        string                 `protobuf:"bytes,7,opt,name=detail,proto3" json:"detail,omitempty"`                                    // what went wrong, in words
 	Suspect       string                 `protobuf:"bytes,8,opt,name=suspect,proto3" json:"suspect,omitempty"`                                  // ABORTED: the node id whose link broke, if known
 	AdapterSha256 []byte                 `protobuf:"bytes,9,opt,name=adapter_sha256,json=adapterSha256,proto3" json:"adapter_sha256,omitempty"` // FINISHED
-	Boot          string                 `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`                                       // READY: of the process, as gossip has it
+	Boot          string                 `protobuf:"bytes,10,opt,name=boot,proto3" json:"boot,omitempty"`                                       // READY, UNFIT: of the process, as gossip has it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2703,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[30]
+	mi := &file_proto_lorad_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2716,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{30}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Report) GetRun() string {
@@ -2725,7 +2797,7 @@ type KeysRequest struct {
 
 func (x *KeysRequest) Reset() {
 	*x = KeysRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2809,7 @@ func (x *KeysRequest) String() string {
 func (*KeysRequest) ProtoMessage() {}
 
 func (x *KeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[31]
+	mi := &file_proto_lorad_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2822,7 @@ func (x *KeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysRequest.ProtoReflect.Descriptor instead.
 func (*KeysRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{31}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
 }
 
 type KeysReply struct {
@@ -2763,7 +2835,7 @@ type KeysReply struct {
 
 func (x *KeysReply) Reset() {
 	*x = KeysReply{}
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2847,7 @@ func (x *KeysReply) String() string {
 func (*KeysReply) ProtoMessage() {}
 
 func (x *KeysReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[32]
+	mi := &file_proto_lorad_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2860,7 @@ func (x *KeysReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeysReply.ProtoReflect.Descriptor instead.
 func (*KeysReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{32}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KeysReply) GetGossipKey() []byte {
@@ -2819,7 +2891,7 @@ type ApplyReply struct {
 
 func (x *ApplyReply) Reset() {
 	*x = ApplyReply{}
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +2903,7 @@ func (x *ApplyReply) String() string {
 func (*ApplyReply) ProtoMessage() {}
 
 func (x *ApplyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[33]
+	mi := &file_proto_lorad_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +2916,7 @@ func (x *ApplyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyReply.ProtoReflect.Descriptor instead.
 func (*ApplyReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{33}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ApplyReply) GetIndex() uint64 {
@@ -2897,7 +2969,7 @@ type ClusterRequest struct {
 
 func (x *ClusterRequest) Reset() {
 	*x = ClusterRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +2981,7 @@ func (x *ClusterRequest) String() string {
 func (*ClusterRequest) ProtoMessage() {}
 
 func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[34]
+	mi := &file_proto_lorad_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +2994,7 @@ func (x *ClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRequest.ProtoReflect.Descriptor instead.
 func (*ClusterRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{34}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
 type NodeStatus struct {
@@ -2939,7 +3011,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3023,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[35]
+	mi := &file_proto_lorad_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3036,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -3022,7 +3094,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3106,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3119,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -3096,7 +3168,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3180,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3193,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -3156,7 +3228,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3168,7 +3240,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3181,7 +3253,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -3213,7 +3285,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3297,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3310,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 type ReadIndexRequest struct {
@@ -3249,7 +3321,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3333,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3346,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 type ReadIndexReply struct {
@@ -3286,7 +3358,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3370,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3383,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReadIndexReply) GetIndex() uint64 {
@@ -3331,7 +3403,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3343,7 +3415,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3428,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -3382,7 +3454,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3394,7 +3466,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3407,7 +3479,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -3427,7 +3499,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3511,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3524,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -3478,7 +3550,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3490,7 +3562,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +3575,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3523,7 +3595,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3535,7 +3607,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3548,7 +3620,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3575,7 +3647,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3587,7 +3659,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3600,7 +3672,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3630,7 +3702,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3642,7 +3714,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3655,7 +3727,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3706,7 +3778,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3718,7 +3790,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3731,7 +3803,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3777,7 +3849,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3789,7 +3861,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3802,7 +3874,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 type TokensReply struct {
@@ -3814,7 +3886,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3826,7 +3898,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3839,7 +3911,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3858,7 +3930,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +3942,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +3955,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3901,7 +3973,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +3985,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +3998,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 type RemoveNodeRequest struct {
@@ -3938,7 +4010,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3950,7 +4022,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3963,7 +4035,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -3984,7 +4056,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3996,7 +4068,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4081,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -4044,7 +4116,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4128,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4141,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -4102,7 +4174,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4186,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4199,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DrainReply) GetNode() *Node {
@@ -4146,7 +4218,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4230,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4243,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -4201,7 +4273,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4213,7 +4285,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4226,7 +4298,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -4315,7 +4387,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4327,7 +4399,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4340,7 +4412,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -4360,7 +4432,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4372,7 +4444,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4385,7 +4457,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -4416,7 +4488,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4500,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4513,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4501,7 +4573,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4513,7 +4585,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4526,7 +4598,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4586,7 +4658,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4598,7 +4670,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4611,7 +4683,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
 }
 
 type PingReply struct {
@@ -4624,7 +4696,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4636,7 +4708,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4649,7 +4721,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *PingReply) GetId() string {
@@ -4677,7 +4749,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4689,7 +4761,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4702,7 +4774,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4736,7 +4808,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4748,7 +4820,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4761,7 +4833,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4787,7 +4859,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[68]
+	mi := &file_proto_lorad_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4799,7 +4871,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[68]
+	mi := &file_proto_lorad_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4812,7 +4884,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{68}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -4898,7 +4970,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\x86\x05\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xad\x05\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -4921,7 +4993,12 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aarchive\x18\x0f \x01(\v2\x11.lorad.v1.ArchiveR\aarchive\x12\x1d\n" +
 	"\n" +
 	"yielded_by\x18\x12 \x03(\tR\tyieldedBy\x12%\n" +
-	"\x05ready\x18\x11 \x03(\v2\x0f.lorad.v1.ReadyR\x05ready\"/\n" +
+	"\x05unfit\x18\x13 \x03(\v2\x0f.lorad.v1.UnfitR\x05unfit\x12%\n" +
+	"\x05ready\x18\x11 \x03(\v2\x0f.lorad.v1.ReadyR\x05ready\"G\n" +
+	"\x05Unfit\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04boot\x18\x02 \x01(\tR\x04boot\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"/\n" +
 	"\x05Ready\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\tR\x04boot\";\n" +
@@ -5224,7 +5301,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\aSTOPPED\x10\x04\x12\b\n" +
 	"\x04DONE\x10\x05\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x06*m\n" +
+	"\x06FAILED\x10\x06*x\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bFINISHED\x10\x01\x12\n" +
@@ -5234,7 +5311,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"\x06BROKEN\x10\x04\x12\v\n" +
 	"\aYIELDED\x10\x05\x12\t\n" +
-	"\x05READY\x10\x062\xd6\x05\n" +
+	"\x05READY\x10\x06\x12\t\n" +
+	"\x05UNFIT\x10\a2\xd6\x05\n" +
 	"\aControl\x12;\n" +
 	"\aCluster\x12\x18.lorad.v1.ClusterRequest\x1a\x16.lorad.v1.ClusterReply\x128\n" +
 	"\x06Submit\x12\x17.lorad.v1.SubmitRequest\x1a\x15.lorad.v1.SubmitReply\x122\n" +
@@ -5275,7 +5353,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -5287,67 +5365,68 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*StepRecord)(nil),         // 7: lorad.v1.StepRecord
 	(*Checkpoint)(nil),         // 8: lorad.v1.Checkpoint
 	(*Run)(nil),                // 9: lorad.v1.Run
-	(*Ready)(nil),              // 10: lorad.v1.Ready
-	(*Archive)(nil),            // 11: lorad.v1.Archive
-	(*Trouble)(nil),            // 12: lorad.v1.Trouble
-	(*Cluster)(nil),            // 13: lorad.v1.Cluster
-	(*Token)(nil),              // 14: lorad.v1.Token
-	(*Command)(nil),            // 15: lorad.v1.Command
-	(*PutNode)(nil),            // 16: lorad.v1.PutNode
-	(*RemoveNode)(nil),         // 17: lorad.v1.RemoveNode
-	(*DrainNode)(nil),          // 18: lorad.v1.DrainNode
-	(*PutToken)(nil),           // 19: lorad.v1.PutToken
-	(*UseToken)(nil),           // 20: lorad.v1.UseToken
-	(*RemoveToken)(nil),        // 21: lorad.v1.RemoveToken
-	(*SubmitRun)(nil),          // 22: lorad.v1.SubmitRun
-	(*StopRun)(nil),            // 23: lorad.v1.StopRun
-	(*ResumeRun)(nil),          // 24: lorad.v1.ResumeRun
-	(*GrantLease)(nil),         // 25: lorad.v1.GrantLease
-	(*PutCluster)(nil),         // 26: lorad.v1.PutCluster
-	(*RotateGossipKey)(nil),    // 27: lorad.v1.RotateGossipKey
-	(*Snapshot)(nil),           // 28: lorad.v1.Snapshot
-	(*Done)(nil),               // 29: lorad.v1.Done
-	(*Recovery)(nil),           // 30: lorad.v1.Recovery
-	(*RunAt)(nil),              // 31: lorad.v1.RunAt
-	(*Report)(nil),             // 32: lorad.v1.Report
-	(*KeysRequest)(nil),        // 33: lorad.v1.KeysRequest
-	(*KeysReply)(nil),          // 34: lorad.v1.KeysReply
-	(*ApplyReply)(nil),         // 35: lorad.v1.ApplyReply
-	(*ClusterRequest)(nil),     // 36: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 37: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 38: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 39: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 40: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 41: lorad.v1.RunsRequest
-	(*ReadIndexRequest)(nil),   // 42: lorad.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),     // 43: lorad.v1.ReadIndexReply
-	(*RunsReply)(nil),          // 44: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 45: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 46: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 47: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 48: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 49: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 50: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 51: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 52: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 53: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 54: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 55: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 56: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 57: lorad.v1.RemoveNodeReply
-	(*DrainRequest)(nil),       // 58: lorad.v1.DrainRequest
-	(*DrainReply)(nil),         // 59: lorad.v1.DrainReply
-	(*AuditRequest)(nil),       // 60: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 61: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 62: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 63: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 64: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 65: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 66: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 67: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 68: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 69: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 70: lorad.v1.Chunk
+	(*Unfit)(nil),              // 10: lorad.v1.Unfit
+	(*Ready)(nil),              // 11: lorad.v1.Ready
+	(*Archive)(nil),            // 12: lorad.v1.Archive
+	(*Trouble)(nil),            // 13: lorad.v1.Trouble
+	(*Cluster)(nil),            // 14: lorad.v1.Cluster
+	(*Token)(nil),              // 15: lorad.v1.Token
+	(*Command)(nil),            // 16: lorad.v1.Command
+	(*PutNode)(nil),            // 17: lorad.v1.PutNode
+	(*RemoveNode)(nil),         // 18: lorad.v1.RemoveNode
+	(*DrainNode)(nil),          // 19: lorad.v1.DrainNode
+	(*PutToken)(nil),           // 20: lorad.v1.PutToken
+	(*UseToken)(nil),           // 21: lorad.v1.UseToken
+	(*RemoveToken)(nil),        // 22: lorad.v1.RemoveToken
+	(*SubmitRun)(nil),          // 23: lorad.v1.SubmitRun
+	(*StopRun)(nil),            // 24: lorad.v1.StopRun
+	(*ResumeRun)(nil),          // 25: lorad.v1.ResumeRun
+	(*GrantLease)(nil),         // 26: lorad.v1.GrantLease
+	(*PutCluster)(nil),         // 27: lorad.v1.PutCluster
+	(*RotateGossipKey)(nil),    // 28: lorad.v1.RotateGossipKey
+	(*Snapshot)(nil),           // 29: lorad.v1.Snapshot
+	(*Done)(nil),               // 30: lorad.v1.Done
+	(*Recovery)(nil),           // 31: lorad.v1.Recovery
+	(*RunAt)(nil),              // 32: lorad.v1.RunAt
+	(*Report)(nil),             // 33: lorad.v1.Report
+	(*KeysRequest)(nil),        // 34: lorad.v1.KeysRequest
+	(*KeysReply)(nil),          // 35: lorad.v1.KeysReply
+	(*ApplyReply)(nil),         // 36: lorad.v1.ApplyReply
+	(*ClusterRequest)(nil),     // 37: lorad.v1.ClusterRequest
+	(*NodeStatus)(nil),         // 38: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 39: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 40: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 41: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 42: lorad.v1.RunsRequest
+	(*ReadIndexRequest)(nil),   // 43: lorad.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),     // 44: lorad.v1.ReadIndexReply
+	(*RunsReply)(nil),          // 45: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 46: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 47: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 48: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 49: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 50: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 51: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 52: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 53: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 54: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 55: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 56: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 57: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 58: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 59: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 60: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 61: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 62: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 63: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 64: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 65: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 66: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 67: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 68: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 69: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 70: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 71: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
@@ -5357,102 +5436,103 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	6,  // 4: lorad.v1.Run.lease:type_name -> lorad.v1.Lease
 	7,  // 5: lorad.v1.Run.ledger:type_name -> lorad.v1.StepRecord
 	8,  // 6: lorad.v1.Run.checkpoints:type_name -> lorad.v1.Checkpoint
-	12, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
-	11, // 8: lorad.v1.Run.archive:type_name -> lorad.v1.Archive
-	10, // 9: lorad.v1.Run.ready:type_name -> lorad.v1.Ready
-	16, // 10: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
-	17, // 11: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
-	19, // 12: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
-	20, // 13: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
-	21, // 14: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
-	22, // 15: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
-	23, // 16: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
-	24, // 17: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
-	25, // 18: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
-	32, // 19: lorad.v1.Command.report:type_name -> lorad.v1.Report
-	26, // 20: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
-	27, // 21: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
-	18, // 22: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
-	2,  // 23: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
-	3,  // 24: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
-	14, // 25: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
-	2,  // 26: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
-	5,  // 27: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
-	6,  // 28: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
-	13, // 29: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
-	13, // 30: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
-	2,  // 31: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
-	14, // 32: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
-	9,  // 33: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
-	30, // 34: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
-	29, // 35: lorad.v1.Snapshot.done:type_name -> lorad.v1.Done
-	2,  // 36: lorad.v1.Done.node:type_name -> lorad.v1.Node
-	2,  // 37: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
-	2,  // 38: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
-	31, // 39: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
-	7,  // 40: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
-	8,  // 41: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
-	1,  // 42: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
-	2,  // 43: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
-	2,  // 44: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	37, // 45: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	30, // 46: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	9,  // 47: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	9,  // 48: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	9,  // 49: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	9,  // 50: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	7,  // 51: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	14, // 52: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 53: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 54: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
-	2,  // 55: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 56: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 57: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	36, // 58: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	39, // 59: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	41, // 60: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	45, // 61: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	46, // 62: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	48, // 63: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	50, // 64: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	52, // 65: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	54, // 66: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	56, // 67: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	58, // 68: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
-	60, // 69: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	15, // 70: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	42, // 71: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
-	33, // 72: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	64, // 73: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	62, // 74: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	66, // 75: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	68, // 76: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	69, // 77: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	38, // 78: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	40, // 79: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	44, // 80: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	9,  // 81: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	47, // 82: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	49, // 83: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	51, // 84: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	53, // 85: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	55, // 86: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	57, // 87: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	59, // 88: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
-	61, // 89: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	35, // 90: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	43, // 91: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
-	34, // 92: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	65, // 93: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	63, // 94: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	67, // 95: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	70, // 96: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	70, // 97: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	78, // [78:98] is the sub-list for method output_type
-	58, // [58:78] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	13, // 7: lorad.v1.Run.trouble:type_name -> lorad.v1.Trouble
+	12, // 8: lorad.v1.Run.archive:type_name -> lorad.v1.Archive
+	10, // 9: lorad.v1.Run.unfit:type_name -> lorad.v1.Unfit
+	11, // 10: lorad.v1.Run.ready:type_name -> lorad.v1.Ready
+	17, // 11: lorad.v1.Command.put_node:type_name -> lorad.v1.PutNode
+	18, // 12: lorad.v1.Command.remove_node:type_name -> lorad.v1.RemoveNode
+	20, // 13: lorad.v1.Command.put_token:type_name -> lorad.v1.PutToken
+	21, // 14: lorad.v1.Command.use_token:type_name -> lorad.v1.UseToken
+	22, // 15: lorad.v1.Command.remove_token:type_name -> lorad.v1.RemoveToken
+	23, // 16: lorad.v1.Command.submit_run:type_name -> lorad.v1.SubmitRun
+	24, // 17: lorad.v1.Command.stop_run:type_name -> lorad.v1.StopRun
+	25, // 18: lorad.v1.Command.resume_run:type_name -> lorad.v1.ResumeRun
+	26, // 19: lorad.v1.Command.grant_lease:type_name -> lorad.v1.GrantLease
+	33, // 20: lorad.v1.Command.report:type_name -> lorad.v1.Report
+	27, // 21: lorad.v1.Command.put_cluster:type_name -> lorad.v1.PutCluster
+	28, // 22: lorad.v1.Command.rotate_gossip_key:type_name -> lorad.v1.RotateGossipKey
+	19, // 23: lorad.v1.Command.drain_node:type_name -> lorad.v1.DrainNode
+	2,  // 24: lorad.v1.PutNode.node:type_name -> lorad.v1.Node
+	3,  // 25: lorad.v1.DrainNode.drain:type_name -> lorad.v1.Drain
+	15, // 26: lorad.v1.PutToken.token:type_name -> lorad.v1.Token
+	2,  // 27: lorad.v1.UseToken.node:type_name -> lorad.v1.Node
+	5,  // 28: lorad.v1.SubmitRun.spec:type_name -> lorad.v1.Spec
+	6,  // 29: lorad.v1.GrantLease.lease:type_name -> lorad.v1.Lease
+	14, // 30: lorad.v1.PutCluster.cluster:type_name -> lorad.v1.Cluster
+	14, // 31: lorad.v1.Snapshot.cluster:type_name -> lorad.v1.Cluster
+	2,  // 32: lorad.v1.Snapshot.nodes:type_name -> lorad.v1.Node
+	15, // 33: lorad.v1.Snapshot.tokens:type_name -> lorad.v1.Token
+	9,  // 34: lorad.v1.Snapshot.runs:type_name -> lorad.v1.Run
+	31, // 35: lorad.v1.Snapshot.recoveries:type_name -> lorad.v1.Recovery
+	30, // 36: lorad.v1.Snapshot.done:type_name -> lorad.v1.Done
+	2,  // 37: lorad.v1.Done.node:type_name -> lorad.v1.Node
+	2,  // 38: lorad.v1.Recovery.node:type_name -> lorad.v1.Node
+	2,  // 39: lorad.v1.Recovery.thrown_out:type_name -> lorad.v1.Node
+	32, // 40: lorad.v1.Recovery.runs:type_name -> lorad.v1.RunAt
+	7,  // 41: lorad.v1.Report.steps:type_name -> lorad.v1.StepRecord
+	8,  // 42: lorad.v1.Report.checkpoint:type_name -> lorad.v1.Checkpoint
+	1,  // 43: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
+	2,  // 44: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
+	2,  // 45: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
+	38, // 46: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	31, // 47: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 48: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 49: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 50: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 51: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 52: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	15, // 53: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 54: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 55: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 56: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 57: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 58: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	37, // 59: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	40, // 60: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	42, // 61: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	46, // 62: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	47, // 63: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	49, // 64: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	51, // 65: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	53, // 66: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	55, // 67: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	57, // 68: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	59, // 69: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	61, // 70: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	16, // 71: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	43, // 72: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
+	34, // 73: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	65, // 74: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	63, // 75: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	67, // 76: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	69, // 77: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	70, // 78: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	39, // 79: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	41, // 80: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	45, // 81: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 82: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	48, // 83: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	50, // 84: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	52, // 85: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	54, // 86: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	56, // 87: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	58, // 88: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	60, // 89: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	62, // 90: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	36, // 91: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	44, // 92: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
+	35, // 93: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	66, // 94: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	64, // 95: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	68, // 96: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	71, // 97: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	71, // 98: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	79, // [79:99] is the sub-list for method output_type
+	59, // [59:79] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -5460,7 +5540,7 @@ func file_proto_lorad_proto_init() {
 	if File_proto_lorad_proto != nil {
 		return
 	}
-	file_proto_lorad_proto_msgTypes[13].OneofWrappers = []any{
+	file_proto_lorad_proto_msgTypes[14].OneofWrappers = []any{
 		(*Command_PutNode)(nil),
 		(*Command_RemoveNode)(nil),
 		(*Command_PutToken)(nil),
@@ -5481,7 +5561,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   69,
+			NumMessages:   70,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

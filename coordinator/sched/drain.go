@@ -51,6 +51,11 @@ func (p planner) unprovided() Decision {
 			return wait("waits for a node to work on it: node %s drains (%s)", p.name(id), p.node(id).Drain.Reason)
 		}
 	}
+	for _, u := range p.run.Unfit {
+		if p.alive(u.Node) && p.unfit(u.Node) != "" {
+			return wait("waits for a node that can work on it: node %s cannot: %s", p.name(u.Node), u.Reason)
+		}
+	}
 	return wait("waits for a node that has its inputs: %s", p.names(p.providers()))
 }
 

@@ -12,6 +12,16 @@ func (p planner) ready(id string) bool {
 	return false
 }
 
+// unfit says why the node cannot do the run's work, or nothing. All of them may write its output.
+func (p planner) unfit(id string) string {
+	for _, u := range p.run.Unfit {
+		if u.Node == id && u.Boot == p.live[id].Boot && !p.finishing() {
+			return u.Reason
+		}
+	}
+	return ""
+}
+
 // prepared is ids without those who are no members and have still to get ready, if there are others. The home node is
 // awaited when all that is missing is its files.
 func (p planner) prepared(ids []string) []string {

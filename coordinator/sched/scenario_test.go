@@ -91,6 +91,8 @@ func (w *world) do(line, verb string, a []string) {
 		w.report(a[0], a[1], &proto.Report{Steps: w.upTo(a[0], n(2), n(3))})
 	case "abort":
 		w.report(a[0], a[1], &proto.Report{Outcome: proto.Outcome_ABORTED, Suspect: a[2]})
+	case "unfit":
+		w.report(a[0], a[1], &proto.Report{Outcome: proto.Outcome_UNFIT, Suspect: a[1], Detail: "out of memory"})
 	case "ready":
 		w.report(a[0], a[1], &proto.Report{Outcome: proto.Outcome_READY})
 	case "drain", "undrain":

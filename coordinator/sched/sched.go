@@ -313,7 +313,7 @@ func (p planner) eligible() []string {
 	var ids []string
 	for _, n := range p.view.Nodes {
 		same := n.Version == version || p.finishing()
-		if p.alive(n.Id) && same && !n.Witness && !p.excused(n.Id) && !p.shunned(n.Id) {
+		if p.alive(n.Id) && same && !n.Witness && !p.excused(n.Id) && !p.shunned(n.Id) && p.unfit(n.Id) == "" {
 			ids = append(ids, n.Id)
 		}
 	}

@@ -32,7 +32,7 @@ func TestDecisionsHoldAndSettle(t *testing.T) {
 func (w *world) anything(t *rapid.T) {
 	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
 	r := w.m.Run(rapid.SampledFrom([]string{"r", "s"}).Draw(t, "run"))
-	verb := rapid.SampledFrom([]string{"wait", "alive", "dead", "unknown", "steps", "steps", "abort", "pause", "finish", "stop", "resume", "drain", "undrain", "yield", "ready", "ready"}).Draw(t, "event")
+	verb := rapid.SampledFrom([]string{"wait", "alive", "dead", "unknown", "steps", "steps", "abort", "pause", "finish", "stop", "resume", "drain", "undrain", "yield", "ready", "ready", "unfit"}).Draw(t, "event")
 	p := &proto.Report{Run: r.Spec.Run, Node: id, Generation: r.Lease.GetGeneration()}
 	switch verb {
 	case "wait":
@@ -50,6 +50,8 @@ func (w *world) anything(t *rapid.T) {
 		p.Steps = w.upTo(p.Run, min(r.Step+uint64(rapid.IntRange(1, 60).Draw(t, "n")), r.Lease.GetUntil()-1), uint64(rapid.IntRange(0, 3000).Draw(t, "ms")))
 	case "abort":
 		p.Outcome, p.Suspect = proto.Outcome_ABORTED, rapid.SampledFrom([]string{"a", "b", "c", ""}).Draw(t, "suspect")
+	case "unfit":
+		p.Outcome = proto.Outcome_UNFIT
 	case "ready":
 		p.Outcome = proto.Outcome_READY
 	case "yield":

@@ -51,7 +51,7 @@ func anyReport(t *rapid.T, run, node string) *proto.Report {
 	from := small.Draw(t, "first")
 	p := &proto.Report{
 		Run: run, Node: node, Generation: small.Draw(t, "gen") % 5, Steps: steps(from, from+small.Draw(t, "n")),
-		Outcome: proto.Outcome(rapid.IntRange(0, 7).Draw(t, "outcome")), AdapterSha256: sum(1), Suspect: "b",
+		Outcome: proto.Outcome(rapid.IntRange(0, 8).Draw(t, "outcome")), AdapterSha256: sum(1), Suspect: "b",
 	}
 	if rapid.IntRange(0, 20).Draw(t, "wrong") == 0 {
 		for _, s := range p.Steps {

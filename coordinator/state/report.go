@@ -192,9 +192,19 @@ func (in *intake) outcome() {
 		in.aborted(detail)
 	case proto.Outcome_YIELDED:
 		in.yielded()
+	case proto.Outcome_UNFIT:
+		in.unfit(detail)
+		in.aborted(detail)
 	case proto.Outcome_BROKEN:
 		move(r, proto.Phase_FAILED, fmt.Sprintf("node %s: %s", p.Node, detail), in.now)
 	}
+}
+
+// unfit notes that a member cannot do this run's work, and why.
+func (in *intake) unfit(detail string) {
+	r, id := in.run, in.member()
+	r.Unfit = slices.DeleteFunc(slices.Clone(r.Unfit), func(u *proto.Unfit) bool { return u.Node == id })
+	r.Unfit = append(r.Unfit, &proto.Unfit{Node: id, Boot: in.report.Boot, Reason: detail})
 }
 
 // yielded notes who stands between two steps. The generation is over when all its members do: one that has not got the

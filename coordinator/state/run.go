@@ -36,7 +36,7 @@ func move(r *proto.Run, to proto.Phase, reason string, now int64) {
 		archived(r)
 	}
 	if Terminal(to) {
-		r.FinishedUnixMs, r.Ready = now, nil
+		r.FinishedUnixMs, r.Ready, r.Unfit = now, nil, nil
 	}
 }
 
@@ -53,7 +53,7 @@ func mutable(r *proto.Run) *proto.Run {
 	return &proto.Run{
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
-		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, YieldedBy: r.YieldedBy, Ready: r.Ready, Home: r.Home,
+		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, YieldedBy: r.YieldedBy, Ready: r.Ready, Unfit: r.Unfit, Home: r.Home,
 		Archive: r.Archive,
 	}
 }

@@ -92,6 +92,7 @@ type Machine struct {
 	reduced   bool
 	finished  bool
 	broken    bool
+	unable    bool
 
 	running Action // the long action in flight
 }
@@ -105,7 +106,7 @@ func New(self string, plan Plan, done uint64) *Machine {
 func (m *Machine) Done() uint64 { return m.done }
 
 // Over says that nothing more will happen here.
-func (m *Machine) Over() bool { return m.finished || m.broken }
+func (m *Machine) Over() bool { return m.finished || m.broken || m.unable }
 
 // Handle takes one event and returns what to do now, in order; at most one action is long and it is the last.
 func (m *Machine) Handle(e Event) []Action {
@@ -215,6 +216,10 @@ func (m *Machine) answered(e Event) []Action {
 		m.finished = true
 		m.connected = 0
 		return []Action{Disconnect{}}
+	case Unable:
+		m.unable = true
+		m.connected = 0
+		return []Action{Disconnect{}, ReportUnable{Generation: m.lease.Generation, Detail: e.Detail}}
 	case Failed:
 		return m.failed(was, e)
 	default:

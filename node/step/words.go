@@ -35,6 +35,8 @@ type (
 	Saved struct{ Done uint64 }
 	// Closed says that the final output is written and reported.
 	Closed struct{}
+	// Unable says that this member cannot do the run's work (too little memory, say), though others may: it drops out.
+	Unable struct{ Detail string }
 	// RingLost says that the ring of this generation is dead, whatever the member is at. It answers nothing: a
 	// collective that was in it fails by itself.
 	RingLost struct {
@@ -61,6 +63,7 @@ func (Applied) event()     {}
 func (Evaluated) event()   {}
 func (Saved) event()       {}
 func (Closed) event()      {}
+func (Unable) event()      {}
 func (RingLost) event()    {}
 func (Failed) event()      {}
 
@@ -111,6 +114,11 @@ type (
 	// ReportYielded asks the coordinator for the generation after this one, whose members all stand at a step boundary
 	// because one of them leaves.
 	ReportYielded struct{ Generation uint64 }
+	// ReportUnable asks the coordinator for a generation without this member.
+	ReportUnable struct {
+		Generation uint64
+		Detail     string
+	}
 	// ReportBroken tells the coordinator that the run cannot go on.
 	ReportBroken struct{ Detail string }
 )
@@ -128,4 +136,5 @@ func (Discard) action()       {}
 func (Disconnect) action()    {}
 func (ReportAborted) action() {}
 func (ReportYielded) action() {}
+func (ReportUnable) action()  {}
 func (ReportBroken) action()  {}

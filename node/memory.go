@@ -1,0 +1,129 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"lorad/engine"
+	"lorad/node/step"
+	"lorad/proto"
+)
+
+// free is how many bytes this process can still take before the kernel ends it: what the machine has left, or less if a
+// control group limits it. MaxInt64 if the system does not say.
+func free() int64 {
+	least := int64(math.MaxInt64)
+	if kib, ok := field("/proc/meminfo", "MemAvailable:"); ok {
+		least = kib << 10
+	}
+	for _, dir := range []string{"/sys/fs/cgroup", filepath.Join("/sys/fs/cgroup", ownGroup())} {
+		limit, limited := number(filepath.Join(dir, "memory.max")) // "max" is no number
+		used, known := number(filepath.Join(dir, "memory.current"))
+		cache, _ := field(filepath.Join(dir, "memory.stat"), "inactive_file") // goes when memory is asked for
+		if limited && known {
+			least = min(least, max(0, limit-used+cache))
+		}
+	}
+	return least
+}
+
+// ownGroup is this process's control group (version 2), below the root of them all.
+func ownGroup() string {
+	text, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			return path
+		}
+	}
+	return ""
+}
+
+func number(path string) (int64, bool) {
+	text, err := os.ReadFile(path)
+	n, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return n, err == nil && bad == nil
+}
+
+// field is the number after a name at the beginning of a line.
+func field(path, name string) (int64, bool) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}
+
+// unfitError says that this node cannot do the work of a run, whatever it tries. Others may.
+type unfitError struct{ cause error }
+
+func (e *unfitError) Error() string { return "this node cannot do the work: " + e.cause.Error() }
+func (e *unfitError) Unwrap() error { return e.cause }
+
+// gradient is the trainer's, in as much memory as there is: when there is too little, or would be, the trainer is asked to
+// do with less and the micro-batch is computed then, with the same bits.
+func (w *worker) gradient(b engine.Batch, scale float32, key engine.Key) (float64, error) {
+	for {
+		err := w.fits(b)
+		if err == nil {
+			var loss float64
+			if loss, err = w.trainer.Gradient(b, scale, key, w.grad); !errors.Is(err, engine.ErrOutOfMemory) {
+				return loss, err
+			}
+		}
+		if !w.leaner() {
+			return 0, &unfitError{err}
+		}
+		w.log.Warn("memory is short: more layers are computed again in the backward pass, which is slower and gives the same bits", "cause", err)
+	}
+}
+
+// leaner has the trainer do with less memory, and notes that for the next process in case this one is ended all the same.
+func (w *worker) leaner() bool {
+	t, thrifty := w.trainer.(engine.Thrifty)
+	if !thrifty || !t.Leaner() {
+		return false
+	}
+	debug.FreeOSMemory()
+	w.lean++
+	w.attempt.note(w.lean)
+	return true
+}
+
+// fits says whether there is memory for what the trainer would take for b.
+func (w *worker) fits(b engine.Batch) error {
+	t, thrifty := w.trainer.(engine.Thrifty)
+	if !thrifty {
+		return nil
+	}
+	need, have := t.Growth(b), w.node.free()
+	if need <= have {
+		return nil
+	}
+	return fmt.Errorf("a micro-batch of %d tokens takes %d MiB and %d MiB are left: %w; give this node more memory, or lower micro_batch_size or sequence_len",
+		len(b.Tokens), need>>20, have>>20, engine.ErrOutOfMemory)
+}
+
+// dropOut has the others go on without this node, which gets no ready for the run again.
+func (w *worker) dropOut(ctx context.Context, a step.ReportUnable) {
+	w.log.Error("this node drops out of the run", "cause", a.Detail)
+	w.node.mu.Lock()
+	w.node.unfit[w.id] = true
+	w.node.mu.Unlock()
+	if outside(w.heard(), w.node.cfg.ID) {
+		return
+	}
+	w.report(ctx, &proto.Report{Generation: a.Generation, Outcome: proto.Outcome_UNFIT, Suspect: w.node.cfg.ID, Detail: a.Detail})
+}
