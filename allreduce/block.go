@@ -19,8 +19,8 @@ import (
 // multiples of the unit below 2^24, which an f32 holds exactly.
 const (
 	blockLen = 256
-	// slack bytes after a packed payload let every value be read and written as 8 bytes, whatever its width.
-	slack = 8
+	// slack bytes after a packed payload let values be read and written 64 bytes at a time, whatever their width.
+	slack = 64
 
 	widest    = 57  // bits of a value that 8 bytes hold wherever in its first byte it begins
 	wholeWord = 64  // the form of anything wider
@@ -34,8 +34,8 @@ var errBlock = errors.New("malformed block: the frame passed its checksum but it
 
 // width is the least form that holds every value of v with its sign.
 func width(v []int64) int {
-	var or, neg int64
-	for _, x := range v {
+	or, neg, n := fastWidth(v)
+	for _, x := range v[n:] {
 		or |= x ^ x>>63
 		neg |= x
 	}
@@ -63,10 +63,8 @@ func pack(dst []byte, v []int64, tight bool) int {
 	case w == 0:
 	case w == 32:
 		packWords(body, v)
-	case w < 32:
-		packPairs(body, v, uint(w))
 	case w <= widest:
-		packBits(body, v, uint(w))
+		packValues(body, v, uint(w))
 	default:
 		for i, x := range v {
 			binary.LittleEndian.PutUint64(body[8*i:], uint64(x))
@@ -88,6 +86,16 @@ func packWords(body []byte, v []int64) {
 	for i, x := range v {
 		binary.LittleEndian.PutUint32(body[4*i:], uint32(x))
 	}
+}
+
+// packValues writes values of at most widest bits. Groups of 8 end with a byte, so that each part begins with one.
+func packValues(body []byte, v []int64, w uint) {
+	n := fastPack(body, v, w)
+	if body, v = body[n/8*int(w):], v[n:]; w < 32 {
+		packPairs(body, v, w)
+		return
+	}
+	packBits(body, v, w)
 }
 
 // packPairs writes values of less than 32 bits, two at a time.
@@ -172,7 +180,8 @@ func unpackAdd(dst, in []int64, src []byte, end int) (int, error) {
 			dst[i] = in[i] + int64(binary.LittleEndian.Uint64(body[8*i:]))
 		}
 	default:
-		addBits(dst, in, body, uint(w))
+		n := fastAdd(dst, in, body, uint(w))
+		addBits(dst[n:], in[n:], body[n/8*w:], uint(w))
 	}
 	return 1 + packed(len(dst), w), nil
 }
@@ -228,8 +237,8 @@ func packFloats(dst []byte, g []float32, unit float32, tight bool) int {
 
 // magnitudes is the least and the greatest of the values' bits without their signs.
 func magnitudes(g []float32) (lo, hi uint32) {
-	lo = math.MaxUint32
-	for _, x := range g {
+	lo, hi, n := fastMagnitudes(g)
+	for _, x := range g[n:] {
 		m := math.Float32bits(x) &^ (1 << 31)
 		lo, hi = min(lo, m), max(hi, m)
 	}
@@ -257,12 +266,13 @@ func packIntegers(dst []byte, g []float32, scale float32) int {
 
 // packDelta writes the values' magnitudes less base, in w bits with the sign on top.
 func packDelta(body []byte, g []float32, base uint32, w uint) {
+	n := fastPackDelta(body, g, base, w)
 	var v [blockLen]int64
-	for i, x := range g {
+	for i, x := range g[n:] {
 		b := math.Float32bits(x)
 		v[i] = int64(b&^(1<<31) - base | b>>31<<((w-1)&31))
 	}
-	packPairs(body, v[:len(g)], w)
+	packPairs(body[n/8*int(w):], v[:len(g)-n], w)
 }
 
 // putFloats writes g as little-endian bytes, unrolled by four.
@@ -317,6 +327,8 @@ func unpackFloats(g []float32, unit float32, src []byte, end int) (int, error) {
 
 // unpackDelta is packDelta's reverse.
 func unpackDelta(g []float32, base uint32, body []byte, w uint) {
+	n := fastUnpackDelta(g, base, body, w)
+	g, body = g[n:], body[n/8*int(w):]
 	mask, sign := uint32(1)<<(w-1)-1, w-1
 	for i := range g {
 		at := uint(i) * w

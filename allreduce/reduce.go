@@ -80,7 +80,7 @@ func (r *reduction) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 		decide = g.decide
 	}
 	way, shares := decide(len(a.v))
-	r.g, r.op, r.way, r.tight = g, op, way, g.meter.slow()
+	r.g, r.op, r.way, r.tight = g, op, way, vbmi || g.meter.slow()
 	r.shape = newShape(a.params, len(a.v)-a.params, shares, r.bounds)
 	r.plan = r.shape.plan(way, a.unitLog2, a.wire)
 	out.resize(a.params)

@@ -62,8 +62,8 @@ type run struct {
 }
 
 // must(f(x))(t) is the value of f(x), or the end of the test.
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -73,7 +73,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 }
 
 // inputs are the files of the job by their portable names, as a node gathers them.
-func inputs(t *testing.T) fs.FS {
+func inputs(t testing.TB) fs.FS {
 	t.Helper()
 	out := fstest.MapFS{
 		"data/0.jsonl": {Data: embedded.LegalTrain()},
@@ -87,7 +87,7 @@ func inputs(t *testing.T) fs.FS {
 	return out
 }
 
-func load(t *testing.T) *recipe.Recipe {
+func load(t testing.TB) *recipe.Recipe {
 	t.Helper()
 	j := must(job.Parse(must(os.ReadFile(filepath.Join(recorded, "job.yaml")))(t)))(t)
 	return must(recipe.Load(j, inputs(t)))(t)
