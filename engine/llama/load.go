@@ -19,9 +19,7 @@ func (b *builder[T]) frozen(name string, out, in int) kernel.Frozen[T] {
 	if from, ok := b.from.(Stored); ok && from.DType(name) != "" {
 		s := &streamed[T]{from: from, name: name, rows: out, cols: in}
 		f := b.m.ops.Freeze(s, b.ad.Precision)
-		if b.found++; s.err != nil {
-			b.fail(fmt.Errorf("llama: weights: %w", s.err))
-		}
+		b.streamed(s)
 		return f
 	}
 	if data := b.read(name, []int{out, in}); data != nil {
@@ -64,23 +62,44 @@ func (s *streamed[T]) read(dst []float32, first int) {
 // untied loads the table of a model whose head is another: as it is stored if that is 16 bits a value, in bf16 if products are, else in f32.
 func (b *builder[T]) untied(out, in int) {
 	from, stored := b.from.(Stored)
-	switch m := b.m; {
-	case stored && from.DType(embedName) != "" && from.DType(embedName).Size() == 2:
-		m.table = b.half(from, embedName, out, in)
-	case b.ad.Precision == kernel.BF16:
-		if data := b.read(embedName, []int{out, in}); data != nil {
-			m.table = m.ops.Keep(sixteen[T]{narrow(data), safetensors.BF16, out, in}, kernel.BF16)
+	if stored = stored && from.DType(embedName) != ""; stored && from.DType(embedName).Size() == 2 {
+		b.m.table = b.half(from, embedName, out, in)
+		return
+	}
+	if b.ad.Precision == kernel.F32 {
+		b.m.embed.data = b.read(embedName, []int{out, in})
+		return
+	}
+	var src kernel.Matrix[T] = &streamed[T]{from: from, name: embedName, rows: out, cols: in}
+	if !stored {
+		data := b.read(embedName, []int{out, in})
+		if data == nil {
+			return
 		}
-	default:
-		m.embed.data = b.read(embedName, []int{out, in})
+		src = kernel.Dense[T]{Rows: out, Cols: in, Data: data}
+	}
+	b.m.table = b.m.ops.Keep(sixteen[T]{narrow(src), safetensors.BF16, out, in}, kernel.BF16)
+	if s, ok := src.(*streamed[T]); ok {
+		b.streamed(s)
+	}
+}
+
+// streamed notes that a weight was found, and what went wrong with it.
+func (b *builder[T]) streamed(s *streamed[T]) {
+	if b.found++; s.err != nil {
+		b.fail(fmt.Errorf("llama: weights: %w", s.err))
 	}
 }
 
 // narrow rounds to bf16.
-func narrow[T kernel.Float](x []T) []byte {
-	data := make([]byte, 2*len(x))
-	for i, v := range x {
-		binary.LittleEndian.PutUint16(data[2*i:], kernel.RoundBF16(float32(v)))
+func narrow[T kernel.Float](m kernel.Matrix[T]) []byte {
+	rows, cols := m.Shape()
+	data, row := make([]byte, 2*rows*cols), make([]T, cols)
+	for r := range rows {
+		m.Unpack(r, r+1, 0, cols, row, cols)
+		for i, v := range row {
+			binary.LittleEndian.PutUint16(data[2*(r*cols+i):], kernel.RoundBF16(float32(v)))
+		}
 	}
 	return data
 }

@@ -78,7 +78,7 @@ func (c Case) load() (model.Config, llama.Weights, error) {
 func LlamaConfig() model.Config {
 	return model.Config{
 		Architecture: "LlamaForCausalLM", VocabSize: 32000, HiddenSize: 2048, IntermediateSize: 5632, NumLayers: 4, NumHeads: 32, NumKVHeads: 4,
-		HeadDim: 64, RMSNormEps: 1e-5, RopeTheta: 10000, MaxPosition: 2048, BOS: 1, EOS: []int{2}, Pad: -1, DType: "bfloat16",
+		HeadDim: 64, RMSNormEps: 1e-5, RopeTheta: 10000, MaxPosition: 2048, BOS: 1, EOS: []int{2}, Pad: -1, DType: "float32",
 	}
 }
 
