@@ -1,11 +1,12 @@
 """Train the runs of node/recipe/curve_test.go with transformers, PEFT and bitsandbytes, and hold lorad's losses against theirs.
 
     go test ./node/recipe -run Curves -curves-dump DIR     lorad's runs: bases, initial adapters, batches, losses; DIR is an absolute path
-    python scripts/oracle/curves.py DIR                    the same runs here; prints the differences, records node/recipe/testdata/curves
+    python scripts/oracle/curves.py DIR [NAME ...]                 the same runs here; prints the differences, records node/recipe/testdata/curves
     go test ./node/recipe -run Curves                      compares, without Python
 
-NAME-lora trains in f32. NAME-qlora quantises the base to NF4 with double quantisation, prepared by PEFT's prepare_model_for_kbit_training,
-computed in f32; NAME-qlora8bit does so with bitsandbytes' AdamW8bit. All on the CPU, in one thread.
+NAME-lora trains in f32, lorabf16 with the base in bf16. NAME-qlora quantises the base to NF4 with double quantisation, prepared by PEFT's
+prepare_model_for_kbit_training, computed in f32 (bnb_4bit_compute_dtype), qlorabf16 in bf16; qlora8bit is qlora with bitsandbytes' AdamW8bit.
+Adapters are f32. All on the CPU, in one thread.
 """
 import json
 import pathlib
@@ -24,10 +25,11 @@ OUT = pathlib.Path("node/recipe/testdata/curves")
 
 
 def load(folder, kind):
-    if kind == "lora":
-        base = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, attn_implementation="eager")
+    dtype = torch.bfloat16 if kind.endswith("bf16") else torch.float32
+    if kind.startswith("lora"):
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype=dtype, attn_implementation="eager")
     else:
-        base = plain_layout(quantised(folder / "base", True, attn_implementation="eager"))
+        base = plain_layout(quantised(folder / "base", True, dtype, attn_implementation="eager"))
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     model = PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True).train()
     stored = load_file(folder / "adapter" / "adapter_model.safetensors")
@@ -86,7 +88,7 @@ def main():
 
     cpu._quant_blockwise_fp32_direct = quantise
     OUT.mkdir(parents=True, exist_ok=True)
-    for folder in sorted(root.iterdir()):
+    for folder in sorted(root / name for name in sys.argv[2:]) or sorted(root.iterdir()):
         run, kind = json.loads((folder / "run.json").read_text()), folder.name.split("-")[1]
         losses = train(folder, kind, run)
         first = max(abs(a - b) for a, b in zip(run["loss"][:10], losses[:10]))

@@ -43,9 +43,9 @@ def patch():
     bnb.matmul_4bit = lambda A, B, quant_state, bias=None: torch.nn.functional.linear(A, F.dequantize_4bit(B, quant_state).to(A.dtype), bias)
 
 
-def quantised(base, double, **more):
+def quantised(base, double, compute=torch.float32, **more):
     config = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double,
-                                             bnb_4bit_compute_dtype=torch.float32)
+                                             bnb_4bit_compute_dtype=compute)
     return transformers.AutoModelForCausalLM.from_pretrained(base, quantization_config=config, dtype=torch.bfloat16, device_map="cpu", **more)
 
 
