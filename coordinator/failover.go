@@ -8,8 +8,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// inLine is how long the next in line waits for the one before to be elected.
-const inLine = 150 * time.Millisecond
+const (
+	// inLine is how long the next in line waits for the one before to be elected.
+	inLine = 250 * time.Millisecond
+	// unheard is how long Raft must have heard nothing from a leader who is to be replaced. It sends heartbeats every 70
+	// to 140 ms.
+	unheard = 250 * time.Millisecond
+)
 
 // electable is Raft's transport, through which this node can also tell itself to stand for election.
 type electable struct {
@@ -63,22 +68,24 @@ func (e *electable) stand() {
 
 // doubt is called by whoever has reason to think that the leader is gone: it does not answer, or the ring says so. If a
 // ping confirms it, the voters stand for election, one after the other, instead of waiting until Raft has missed enough
-// heartbeats: Raft's times have to allow for machines that are busy, a ping that is refused does not. An election too
-// many does no harm.
+// heartbeats: Raft's times have to allow for machines that are busy, a ping that is refused does not. Whoever hears from
+// the leader, or of another election, meanwhile does not stand: an election too many does no harm but costs a second.
 func (c *Coordinator) doubt(leader string) {
 	if leader == "" || leader == c.id || c.ctx.Err() != nil || !c.doubting.CompareAndSwap(false, true) {
 		return
 	}
 	c.work.Go(func() {
 		defer c.doubting.Store(false)
+		term := c.raft.CurrentTerm()
 		if c.ping(c.ctx, []string{leader}); c.gossip.alive(leader) {
 			return
 		}
 		place := c.placeInLine(leader)
-		if place < 0 || sleep(c.ctx, time.Duration(place)*inLine) != nil {
+		silent := unheard - time.Since(c.raft.LastContact())
+		if place < 0 || sleep(c.ctx, max(silent, 0)+time.Duration(place)*inLine) != nil {
 			return
 		}
-		if now := c.leader(); c.raft.State() == raft.Follower && (now == leader || now == "") {
+		if c.raft.State() == raft.Follower && c.raft.CurrentTerm() == term && time.Since(c.raft.LastContact()) >= unheard {
 			c.log.Info("stands for election: the leader does not answer", "leader", leader, "place", place)
 			c.elect.stand()
 		}

@@ -181,11 +181,18 @@ func (e *experiment) due(f chaos.Fault) bool {
 	}
 }
 
-// whole waits until all nodes are back and follow the log.
+// settledFor is how long a lease must have stood before a fault of a series: one that hits the grant of a new generation
+// cannot be told from it.
+const settledFor = 700 * time.Millisecond
+
+// whole waits until all nodes are back and follow the log, and a majority of them has been working on the run for a
+// moment.
 func (e *experiment) whole() bool {
 	e.away.Wait()
 	all := e.cluster.nodes
-	return e.watch.until(e.ctx, stuckAfter, func(*progressSeen) bool { return e.watch.abreast(all) }) == waitedFor
+	return e.watch.until(e.ctx, stuckAfter, func(s *progressSeen) bool {
+		return len(s.run.GetLease().GetMembers()) > len(all)/2 && time.Since(s.granted) > settledFor && e.watch.abreast(all)
+	}) == waitedFor
 }
 
 func (e *experiment) isUp(n *localNode) bool {

@@ -54,7 +54,11 @@ func (e *experiment) victims(f chaos.Fault) []*localNode {
 	case chaos.Leader, chaos.Kill:
 		leader = e.leader()
 	case chaos.Partition:
-		return e.ring(f.Node)[:(len(e.cluster.nodes)-1)/2]
+		ring := e.ring(f.Node)
+		if i := slices.IndexFunc(ring, e.works); i > 0 {
+			ring = slices.Concat(ring[i:], ring[:i])
+		}
+		return ring[:(len(ring)-1)/2]
 	}
 	if f.Kind == chaos.Leader && leader != nil {
 		return []*localNode{leader}
@@ -62,7 +66,7 @@ func (e *experiment) victims(f chaos.Fault) []*localNode {
 	home := e.cluster.nodes[0] // a wipe spares it: its disk is the user's, with the result on it
 	up := slices.DeleteFunc(e.ring(f.Node), func(n *localNode) bool { return !e.isUp(n) || f.Kind == chaos.Wipe && n == home })
 	for _, good := range []func(*localNode) bool{
-		func(n *localNode) bool { return n != leader && e.watch.reached([]*localNode{n}) != nobody },
+		func(n *localNode) bool { return n != leader && e.works(n) },
 		func(n *localNode) bool { return n != leader },
 	} {
 		if i := slices.IndexFunc(up, good); i >= 0 {
@@ -71,6 +75,9 @@ func (e *experiment) victims(f chaos.Fault) []*localNode {
 	}
 	return e.cluster.nodes[1:2]
 }
+
+// works says whether the node is a member of the lease.
+func (e *experiment) works(n *localNode) bool { return e.watch.reached([]*localNode{n}) != nobody }
 
 // ring is all nodes, from one on.
 func (e *experiment) ring(from int) []*localNode {

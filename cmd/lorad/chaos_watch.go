@@ -30,6 +30,7 @@ type progressSeen struct {
 	at         time.Time // when it was seen
 	growths    int       // how often steps were seen that were new
 	run        *proto.Run
+	granted    time.Time // when the generation of run was seen first
 }
 
 // waited says how a wait ended.
@@ -125,6 +126,9 @@ func (w *watch) show(e *proto.FollowEvent) {
 		w.samples = append(w.samples, chaos.Sample{At: time.Now(), Tokens: tokens})
 	}
 	if newer(e.Run, w.seen.run) {
+		if e.Run.Lease.GetGeneration() != w.seen.run.GetLease().GetGeneration() {
+			w.seen.granted = time.Now()
+		}
 		w.seen.run = e.Run
 	}
 	close(w.changed)
