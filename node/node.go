@@ -65,6 +65,8 @@ type Node struct {
 	cfg   Config
 	blobs *blob.Store
 
+	memory memoryLimit
+
 	mu       sync.Mutex
 	workers  map[string]*worker // by run id
 	ended    map[string]uint64  // by run id: the generation in which this node's work ended

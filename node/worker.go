@@ -52,6 +52,7 @@ type worker struct {
 	job     job.Job
 	recipe  *recipe.Recipe
 	trainer engine.Trainer
+	limit   int64 // bytes, planned
 	replica *replica.Replica
 	ring    *allreduce.Group
 	lease   step.Lease // of the ring
@@ -115,6 +116,7 @@ func (w *worker) currentReplica() *replica.Replica {
 func (w *worker) run(ctx context.Context) uint64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer func() { w.node.memory.add(-w.limit) }()
 	if err := w.ready(ctx); err != nil {
 		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()

@@ -59,7 +59,7 @@ func (w *worker) prepare(ctx context.Context) error {
 	if w.attempt, err = w.node.beginAttempt(w.id); err != nil {
 		return err
 	}
-	if w.trainer, err = w.recipe.Trainer(w.node.cfg.Threads); err != nil {
+	if w.trainer, err = w.planned(); err != nil {
 		return err
 	}
 	w.careful()

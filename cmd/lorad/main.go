@@ -39,6 +39,7 @@ type cli struct {
 	Runs     runsCmd     `cmd:"" help:"List, show, follow and stop runs."`
 	Audit    auditCmd    `cmd:"" help:"Prove from a run's ledger that every example was trained on exactly once per epoch."`
 	Chaos    chaosCmd    `cmd:"" help:"Put a cluster on this machine through faults while it trains, and see that the result is the same."`
+	Plan     planCmd     `cmd:"" help:"Say what memory a job will take, part by part, and about how long a step, before anything is loaded."`
 	Bench    benchCmd    `cmd:"" help:"Measure this machine, and training steps on it."`
 	Eval     evalCmd     `cmd:"" help:"Measure a model on held-out records, with and without an adapter."`
 	Merge    mergeCmd    `cmd:"" help:"Fold an adapter into its base model."`

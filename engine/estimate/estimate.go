@@ -7,15 +7,14 @@ package estimate
 import (
 	"strings"
 
+	"lorad/engine/llama"
 	"lorad/model"
-	"lorad/model/peft"
 )
 
-// Model is a network and what of it is trained: all of it (Full), or adapters (LoRA), or nothing.
+// Model is a network and what of it is trained, how.
 type Model struct {
-	Config model.Config
-	LoRA   *peft.LoraConfig
-	Full   bool
+	Config  model.Config
+	Adapter llama.Adapter
 }
 
 // Batch is the shape of one micro-batch.
@@ -43,7 +42,7 @@ type linear struct {
 // stages is how many steps of the forward pass a layer has.
 const stages = 4
 
-var stageOf = map[string]int{"q_proj": 0, "k_proj": 0, "v_proj": 0, "o_proj": 1, "gate_proj": 2, "up_proj": 2, "down_proj": 3}
+var stageOf = map[string]int{"q_proj": 0, "k_proj": 0, "v_proj": 0, "qkv_proj": 0, "o_proj": 1, "gate_proj": 2, "up_proj": 2, "gate_up_proj": 2, "down_proj": 3}
 
 // linears lists the matrices in the order of the forward pass; the head is the last.
 func (m Model) linears() []linear {
@@ -64,16 +63,17 @@ func (m Model) linears() []linear {
 }
 
 func (m Model) rank(module string) int {
-	if m.LoRA == nil || m.Full || !m.LoRA.Match(module) {
+	c := m.Adapter.LoRA
+	if c == nil || !c.Match(module) {
 		return 0
 	}
-	r, _ := m.LoRA.Of(module)
+	r, _ := c.Of(module)
 	return r
 }
 
 // lowest is the first stage with something to train: nothing below it has a backward pass. -1 is the embedding.
 func (m Model) lowest(all []linear) int {
-	if m.Full {
+	if m.Adapter.Full {
 		return -1
 	}
 	for _, l := range all {

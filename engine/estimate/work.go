@@ -18,9 +18,9 @@ func (m Model) Work(b Batch) Work {
 	var w Work
 	for _, l := range layers {
 		w.Forward += l.forward(rows)
-		w.Backward += l.backward(rows, lowest, m.Full)
+		w.Backward += l.backward(rows, lowest, m.Adapter.Full)
 	}
-	w.Head = head.forward(float64(b.Labelled)) + head.backward(float64(b.Labelled), lowest, m.Full)
+	w.Head = head.forward(float64(b.Labelled)) + head.backward(float64(b.Labelled), lowest, m.Adapter.Full)
 	pairs := b.pairs()
 	product := 2 * pairs * float64(m.Config.NumHeads*m.Config.HeadDim)
 	for layer := range m.Config.NumLayers {

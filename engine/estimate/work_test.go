@@ -3,6 +3,7 @@ package estimate
 import (
 	"testing"
 
+	"lorad/engine/llama"
 	"lorad/model"
 	"lorad/model/peft"
 )
@@ -24,7 +25,7 @@ func TestWorkByHand(t *testing.T) {
 		want Work
 	}{
 		{"nothing", Model{Config: two()}, Work{forward, 2 * 4 * head, 0}},
-		{"all", Model{Config: two(), Full: true}, Work{forward, 3 * 2 * 4 * head, 2 * (2*rows*2*(qkv+o+mlp) + 4*2*pairs*8)}},
+		{"all", Model{two(), llama.Adapter{Full: true}}, Work{forward, 3 * 2 * 4 * head, 2 * (2*rows*2*(qkv+o+mlp) + 4*2*pairs*8)}},
 		{"v of all layers", lora(2, "v_proj"), Work{
 			forward + 2*2*rows*2*(8+4), 2 * 2 * 4 * head,
 			// Layer 1 whole, layer 0 down to v, whose input needs no gradient; dB, dU and dA in both layers, the input's share in layer 1.
@@ -40,5 +41,5 @@ func TestWorkByHand(t *testing.T) {
 }
 
 func lora(r int, modules ...string) Model {
-	return Model{Config: two(), LoRA: &peft.LoraConfig{R: r, Alpha: 1, TargetModules: modules}}
+	return Model{two(), llama.Adapter{LoRA: &peft.LoraConfig{R: r, Alpha: 1, TargetModules: modules}}}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"lorad/embedded"
+	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/model"
 	"lorad/model/peft"
@@ -31,7 +32,7 @@ type Case struct {
 
 // Cases are all that this build can measure.
 func Cases() []Case {
-	return []Case{{Embedded, "f32", "lora"}, {Llama, "f32", "lora"}}
+	return []Case{{Embedded, "f32", "lora"}, {Embedded, "bf16", "lora"}, {Llama, "f32", "lora"}, {Llama, "bf16", "lora"}, {Llama, "nf4", "lora"}}
 }
 
 func (c Case) String() string { return c.Model + "/" + c.DType + "/" + c.Adapter }
@@ -71,7 +72,7 @@ func (c Case) load() (model.Config, llama.Weights, error) {
 		return f.Config(), f, nil
 	}
 	cfg := LlamaConfig()
-	return cfg, random{cfg}, nil
+	return cfg, Random{cfg}, nil
 }
 
 // LlamaConfig is the shape of TinyLlama 1.1B (config.json of TinyLlama/TinyLlama-1.1B-Chat-v1.0), with 4 of its 22 layers.
@@ -83,6 +84,13 @@ func LlamaConfig() model.Config {
 }
 
 // adapter is r = 16 on all linear layers, as QLoRA's authors recommend and the demo has it.
-func adapter() *peft.LoraConfig {
-	return &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{peft.AllLinear}}
+func (c Case) adapter() llama.Adapter {
+	ad := llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{peft.AllLinear}}, Seed: 1}
+	if c.DType != "f32" {
+		ad.Precision = kernel.BF16
+	}
+	if c.DType == "nf4" {
+		ad.FourBit = &llama.FourBit{Nested: true}
+	}
+	return ad
 }

@@ -53,10 +53,11 @@ func NewRunner(c Case, lengths []int, threads int) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	ad := c.adapter()
 	r := &Runner{batch: tokens(cfg.VocabSize, lengths)}
-	shape := estimate.Model{Config: cfg, LoRA: adapter()}
+	shape := estimate.Model{Config: cfg, Adapter: ad}
 	r.useful = shape.Work(estimate.Batch{Lengths: lengths, Labelled: r.batch.Labelled()}).Total()
-	if r.trainer, err = llama.New[float32](cfg, weights, llama.Adapter{LoRA: shape.LoRA, Seed: 1}, cpu.New(threads)); err != nil {
+	if r.trainer, err = llama.New[float32](cfg, weights, ad, cpu.New(threads)); err != nil {
 		return nil, err
 	}
 	r.trainer.SetProfile(&r.profile)

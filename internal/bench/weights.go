@@ -5,84 +5,91 @@ import (
 	"hash/fnv"
 	"io/fs"
 
+	"lorad/engine/kernel"
 	"lorad/model"
 	"lorad/model/safetensors"
 )
 
-// random is a model's weights that no file holds: uniform with the standard deviation of fresh weights, norms 1, a function of the name. It is
-// llama.Stored, so that loading takes the memory that it takes from a file.
-type random struct{ config model.Config }
+// Random is the weights of a model that no file holds, in bf16: uniform with the standard deviation of fresh weights, norms 1. Each value is a
+// function of the tensor's name and its own number (SplitMix64), so that any piece can be drawn, at about the speed of memory.
+type Random struct{ Config model.Config }
 
 // halfWidth of a uniform distribution with standard deviation 0.02.
 const halfWidth = 0.02 * 1.7320508
 
-// Tensor draws a whole tensor.
-func (r random) Tensor(name string) ([]float32, []int, error) {
-	t, n, err := r.find(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	data := make([]float32, n)
-	draw(t, 0, data)
-	return data, t.Shape, nil
-}
-
-// Read draws a part of a tensor.
-func (r random) Read(name string, first int, dst []float32) error {
-	t, n, err := r.find(name)
-	if err != nil || first+len(dst) > n {
-		return fmt.Errorf("random weights: %s: %d values from %d of %d: %w", name, len(dst), first, n, fs.ErrInvalid)
-	}
-	draw(t, first, dst)
-	return nil
-}
-
-// DType is that of f32 for all there is.
-func (r random) DType(name string) safetensors.DType {
-	if _, _, err := r.find(name); err != nil {
-		return ""
-	}
-	return safetensors.F32
-}
-
-// Raw is for weights of 16 bits, which there are none of.
-func (random) Raw(name string) ([]byte, safetensors.DType, []int, error) {
-	return nil, "", nil, fmt.Errorf("random weights: %s: not stored: %w", name, fs.ErrNotExist)
-}
-
-// Packed is for weights of 4 bits, which there are none of.
-func (random) Packed(string) (model.Packed, error) { return model.Packed{}, fs.ErrNotExist }
-
-func (r random) find(name string) (t model.TensorSpec, n int, err error) {
-	for _, t := range r.config.Tensors() {
+func (r Random) find(name string) (model.TensorSpec, int, error) {
+	for _, t := range r.Config.Tensors() {
 		if t.Name == name {
-			n = 1
+			n := 1
 			for _, d := range t.Shape {
 				n *= d
 			}
 			return t, n, nil
 		}
 	}
-	return t, 0, fmt.Errorf("random weights: %s: %w", name, fs.ErrNotExist)
+	return model.TensorSpec{}, 0, fmt.Errorf("random weights: %s: %w", name, fs.ErrNotExist)
 }
 
-// draw writes values first.. of a tensor. A model of a billion weights is drawn at each start, so the generator (splitmix64, which can begin
-// anywhere) is about as fast as memory.
-func draw(t model.TensorSpec, first int, dst []float32) {
-	if len(t.Shape) == 1 {
-		for i := range dst {
-			dst[i] = 1
-		}
-		return
+// Tensor draws a whole tensor.
+func (r Random) Tensor(name string) ([]float32, []int, error) {
+	t, n, err := r.find(name)
+	if err != nil {
+		return nil, nil, err
 	}
-	const step = 0x9e3779b97f4a7c15
+	data := make([]float32, n)
+	return data, t.Shape, r.Read(name, 0, data)
+}
+
+// Read draws a piece.
+func (r Random) Read(name string, first int, dst []float32) error {
+	t, _, err := r.find(name)
+	if err != nil {
+		return err
+	}
 	h := fnv.New64a()
-	h.Write([]byte(t.Name))
-	s := h.Sum64() + uint64(first)*step
+	h.Write([]byte(name))
+	seed := h.Sum64()
 	for i := range dst {
-		s += step
-		z := (s ^ s>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		dst[i] = (float32((z^z>>31)>>40)/(1<<23) - 1) * halfWidth
+		dst[i] = 1
+		if len(t.Shape) > 1 {
+			dst[i] = kernel.WidenBF16(uint16(kernel.RoundBF16((float32(mix(seed+uint64(first+i)*golden)>>40)/(1<<23) - 1) * halfWidth)))
+		}
 	}
+	return nil
+}
+
+const golden = 0x9e3779b97f4a7c15
+
+func mix(x uint64) uint64 {
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// Raw draws a whole tensor as bf16.
+func (r Random) Raw(name string) ([]byte, safetensors.DType, []int, error) {
+	t, n, err := r.find(name)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	out, piece := make([]byte, 2*n), make([]float32, 4096)
+	for first := 0; first < n; first += len(piece) {
+		x := piece[:min(len(piece), n-first)]
+		if err := r.Read(name, first, x); err != nil {
+			return nil, "", nil, err
+		}
+		for i, v := range x {
+			h := kernel.RoundBF16(v)
+			out[2*(first+i)], out[2*(first+i)+1] = byte(h), byte(h>>8)
+		}
+	}
+	return out, safetensors.BF16, t.Shape, nil
+}
+
+// DType is bf16.
+func (r Random) DType(string) safetensors.DType { return safetensors.BF16 }
+
+// Packed says that nothing is in four bits.
+func (r Random) Packed(name string) (model.Packed, error) {
+	return model.Packed{}, fmt.Errorf("random weights: %s in 4 bits: %w", name, fs.ErrNotExist)
 }

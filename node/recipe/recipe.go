@@ -16,6 +16,7 @@ import (
 	"lorad/data/curriculum"
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/estimate"
 	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/engine/optim"
@@ -123,13 +124,39 @@ func chunks(n, size int) [][]int {
 	return out
 }
 
-// Trainer makes the engine with its initial parameters: the same bits on every node.
+// Trainer is Planned with as much memory as it likes.
 func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
+	plan, err := r.Memory(threads, 0)
+	if err != nil {
+		return nil, err
+	}
+	return r.Planned(threads, plan)
+}
+
+// Planned makes the engine with its initial parameters: the same bits on every node. It takes the memory of its steps at once, as planned.
+func (r *Recipe) Planned(threads int, plan estimate.Memory) (engine.Trainer, error) {
+	ad, err := r.trained()
+	if err != nil {
+		return nil, err
+	}
+	if !r.Base.HasWeights() && r.Job.Init != job.InitRandom {
+		return nil, fmt.Errorf("base_model: the folder has no model.safetensors; to train from random weights say adapter: full and init: random")
+	}
+	t, err := llama.New[float32](r.Base.Config(), r.Base, ad, cpu.New(threads))
+	if err != nil {
+		return nil, fmt.Errorf("base_model: %w", err)
+	}
+	t.Prepare(r.Largest(), plan.Keep())
+	return t, nil
+}
+
+// trained says what is trained, how, and from which values.
+func (r *Recipe) trained() (llama.Adapter, error) {
 	ad := llama.Adapter{Full: r.Job.Adapter == job.Full, Seed: r.Job.Seed, NEFTune: r.Job.NEFTuneAlpha}
 	if !ad.Full {
 		cfg, init, err := r.adapter()
 		if err != nil {
-			return nil, err
+			return ad, err
 		}
 		ad.LoRA, ad.Init = cfg, init
 		if r.Job.DType == "bf16" {
@@ -139,14 +166,7 @@ func (r *Recipe) Trainer(threads int) (engine.Trainer, error) {
 			ad.FourBit = &llama.FourBit{Nested: r.Job.DoubleQuant}
 		}
 	}
-	if !r.Base.HasWeights() && r.Job.Init != job.InitRandom {
-		return nil, fmt.Errorf("base_model: the folder has no model.safetensors; to train from random weights say adapter: full and init: random")
-	}
-	t, err := llama.New[float32](r.Base.Config(), r.Base, ad, cpu.New(threads))
-	if err != nil {
-		return nil, fmt.Errorf("base_model: %w", err)
-	}
-	return t, nil
+	return ad, nil
 }
 
 // adapter is the LoRA configuration of the job, or that of the adapter it starts from, with its values.

@@ -1,0 +1,81 @@
+package recipe
+
+import (
+	"lorad/data"
+	"lorad/engine/estimate"
+	"lorad/engine/llama"
+	"lorad/job"
+	"lorad/model"
+)
+
+// Largest is how large the micro-batches of the run get, those of the validation set included.
+func (r *Recipe) Largest() llama.Batch {
+	var top llama.Batch
+	add := func(examples []data.Example, micros [][]int) {
+		for _, which := range micros {
+			rows, labelled := 0, 0
+			for _, i := range which {
+				rows, labelled = rows+len(examples[i].Tokens), labelled+examples[i].Labelled()
+				top.Longest = max(top.Longest, len(examples[i].Tokens))
+			}
+			top.Rows, top.Labelled = max(top.Rows, rows), max(top.Labelled, labelled)
+		}
+	}
+	for done := range r.Plan.Steps() {
+		add(r.Set.Train, r.Plan.Batch(done))
+	}
+	add(r.Set.Val, r.val)
+	return top
+}
+
+// exampleBytes is what an example takes besides its texts and tokens.
+const exampleBytes = 160
+
+// dataBytes is the memory of the examples.
+func (r *Recipe) dataBytes() (n int64) {
+	for _, set := range [][]data.Example{r.Set.Train, r.Set.Val} {
+		for _, e := range set {
+			n += int64(8*len(e.Tokens) + len(e.Prompt) + len(e.Completion) + exampleBytes)
+		}
+	}
+	return n
+}
+
+// Memory plans the memory of training on a machine with so many bytes to spare (0: not known).
+func (r *Recipe) Memory(threads int, spare int64) (estimate.Memory, error) {
+	return r.plan(r.Base.Config(), r.Largest(), r.dataBytes(), threads, spare)
+}
+
+// Foresee is Memory for a model of which there is nothing but the shape, and for data that nobody has looked at: every example is as
+// long as it may be.
+func Foresee(j job.Job, cfg model.Config, threads int, spare int64) (estimate.Memory, error) {
+	rows := j.MicroBatchSize * j.SequenceLen
+	r := &Recipe{Job: j}
+	r.Job.LoraModelDir = "" // its shape is not known without reading it
+	return r.plan(cfg, llama.Batch{Rows: rows, Labelled: rows, Longest: j.SequenceLen}, 0, threads, spare)
+}
+
+func (r *Recipe) plan(cfg model.Config, largest llama.Batch, data int64, threads int, spare int64) (estimate.Memory, error) {
+	ad, err := r.trained()
+	if err != nil {
+		return estimate.Memory{}, err
+	}
+	return estimate.Plan(estimate.Job{
+		Model: estimate.Model{Config: cfg, Adapter: ad}, Batch: largest, Threads: threads,
+		EightBit: r.Job.Optimizer == job.AdamW8, Data: data, Spare: spare,
+	})
+}
+
+// WorkOfEpoch is how many operations of one epoch are useful.
+func (r *Recipe) WorkOfEpoch() (float64, error) {
+	ad, err := r.trained()
+	if err != nil {
+		return 0, err
+	}
+	var b estimate.Batch
+	for _, e := range r.Set.Train {
+		b.Lengths = append(b.Lengths, len(e.Tokens))
+		b.Labelled += e.Labelled()
+	}
+	return estimate.Model{Config: r.Base.Config(), Adapter: ad}.Work(b).Total(), nil
+}
