@@ -55,7 +55,7 @@ func (p planCmd) Run(a *app) error {
 	if err != nil {
 		return usage(err)
 	}
-	out := planned{Parameters: parameters(cfg), Rows: j.MicroBatchSize * j.SequenceLen, Labelled: j.MicroBatchSize * j.SequenceLen, Looked: r != nil}
+	out := planned{Parameters: weightsOf(cfg), Rows: j.MicroBatchSize * j.SequenceLen, Labelled: j.MicroBatchSize * j.SequenceLen, Looked: r != nil}
 	if r != nil {
 		top := r.Largest()
 		out.Rows, out.Labelled, out.Steps = top.Rows, top.Labelled, r.Plan.Steps()
@@ -160,7 +160,7 @@ func (p planCmd) stepSeconds(j job.Job, r *recipe.Recipe) (float64, error) {
 	return perExample * float64(j.GlobalBatchSize) / (usualShare * peak), nil
 }
 
-func parameters(cfg model.Config) (n int64) {
+func weightsOf(cfg model.Config) (n int64) {
 	for _, t := range cfg.Tensors() {
 		size := int64(1)
 		for _, d := range t.Shape {
