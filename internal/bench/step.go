@@ -2,6 +2,8 @@ package bench
 
 import (
 	"context"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"lorad/allreduce"
@@ -53,24 +55,33 @@ func NewRunner(c Case, lengths []int, threads int) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	ad := c.adapter()
+	shape := estimate.Model{Config: cfg, Adapter: c.adapter()}
 	r := &Runner{batch: tokens(cfg.VocabSize, lengths)}
-	shape := estimate.Model{Config: cfg, Adapter: ad}
 	r.useful = shape.Work(estimate.Batch{Lengths: lengths, Labelled: r.batch.Labelled()}).Total()
-	if r.trainer, err = llama.New[float32](cfg, weights, ad, cpu.New(threads)); err != nil {
+	largest := llama.Batch{Rows: len(r.batch.Tokens), Labelled: r.batch.Labelled(), Longest: slices.Max(lengths)}
+	plan, err := estimate.Plan(estimate.Job{Model: shape, Batch: largest, Threads: threads})
+	if err != nil {
 		return nil, err
 	}
+	debug.SetMemoryLimit(plan.Limit())
+	if r.trainer, err = llama.New[float32](cfg, weights, shape.Adapter, cpu.New(threads)); err != nil {
+		return nil, err
+	}
+	r.trainer.Prepare(largest, plan.Keep())
 	r.trainer.SetProfile(&r.profile)
-	if r.ring, err = allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}); err != nil {
-		return nil, err
-	}
+	return r, r.alone()
+}
+
+// alone is the rest of a node: a ring of one, and the optimiser.
+func (r *Runner) alone() (err error) {
 	n := len(r.trainer.Params())
 	r.replica = replica.New(r.trainer, replica.Rule{
 		AdamW:    optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8},
 		Schedule: optim.Schedule{Kind: "constant", Peak: 1e-4, Total: 1 << 30}, MaxNorm: 1,
 	})
 	r.accum, r.grad = allreduce.NewAccum(n, 1, -40), make([]float32, n)
-	return r, nil
+	r.ring, err = allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{})
+	return err
 }
 
 // tokens is a batch in which every token but the first of a sequence is to be predicted.
