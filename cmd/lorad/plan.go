@@ -210,7 +210,6 @@ var memoryRows = []struct {
 	{"gradient", func(n nodeMemory) int64 { return n.Bytes.Gradient }},
 	{"optimiser", func(n nodeMemory) int64 { return n.Bytes.Optimiser }},
 	{"activations", func(n nodeMemory) int64 { return n.Bytes.Activations }},
-	{"loading", func(n nodeMemory) int64 { return n.Bytes.Loading }},
 	{"examples", func(n nodeMemory) int64 { return n.Bytes.Data }},
 	{"program", func(n nodeMemory) int64 { return n.Bytes.Program }},
 	{"peak", func(n nodeMemory) int64 { return n.Bytes.Peak }},

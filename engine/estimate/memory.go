@@ -12,8 +12,7 @@ type Job struct {
 	Spare    int64 // bytes that the machine has for all of it; 0 = not known
 }
 
-// Memory is what a process needs that trains, in bytes, part by part; peak is their sum. Weights are read one by one before there are any
-// activations: loading counts only where it is more than those.
+// Memory is what a process needs that trains, in bytes, part by part; peak is their sum.
 type Memory struct {
 	Program     int64 `json:"program"` // the program itself, its runtime and the node around it
 	Data        int64 `json:"data"`
@@ -22,7 +21,6 @@ type Memory struct {
 	Gradient    int64 `json:"gradient"`
 	Optimiser   int64 `json:"optimiser"`
 	Activations int64 `json:"activations"`
-	Loading     int64 `json:"loading"`
 	Peak        int64 `json:"peak"`
 
 	Layers     int `json:"layers"`            // with a backward pass
@@ -67,8 +65,7 @@ func Plan(j Job) (Memory, error) {
 	}
 	m.Activations, m.Recomputed = f.Activations(), f.Recomputed
 	m.keep = m.Activations - f.Step
-	m.Loading = max(0, f.Loading-m.Activations)
-	m.Peak = rest + m.Activations + m.Loading
+	m.Peak = rest + m.Activations
 	return m, nil
 }
 

@@ -51,8 +51,6 @@ func (b *builder[T]) compact(name string, out, in int) kernel.Frozen[T] {
 	case !errors.Is(err, fs.ErrNotExist):
 		b.fail(fmt.Errorf("llama: weights: %w", err))
 		return nil
-	case name == "model.embed_tokens.weight" && !b.m.cfg.TieEmbeddings: // it is only looked up: its 16 bits say all
-		return b.half(from, name, out, in)
 	case b.ad.FourBit == nil && !b.m.cfg.FourBit || from.DType(name) == "":
 		return nil
 	case !head && b.ad.FourBit != nil:

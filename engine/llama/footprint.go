@@ -12,7 +12,6 @@ type Batch struct{ Rows, Labelled, Longest int }
 type Footprint struct {
 	Params     int   // trainable parameters, a number
 	Base       int64 // frozen weights
-	Loading    int64 // what the largest of them needs besides, for a moment
 	Layers     int   // layers with a backward pass
 	Layer      int64 // what each of them keeps for it
 	Input      int64 // what it keeps if the rest is computed again
@@ -49,7 +48,7 @@ func Measure(cfg model.Config, ad Adapter, threads int, largest Batch) (Footprin
 	f.Step -= int64(f.Layers) * f.Layer
 	f.Step += int64(threads) * int64(2*queryBlock*largest.Longest) * 4 // scores
 	if !ad.Full {
-		f.Base, f.Loading = baseBytes(cfg, ad)
+		f.Base = baseBytes(cfg, ad)
 	}
 	return f, nil
 }
@@ -68,7 +67,7 @@ func (m *Model[T]) Prepare(largest Batch, budget int64) {
 const stripWidth = 32
 
 // baseBytes is the memory of a frozen base: BaseBytes before there is one.
-func baseBytes(cfg model.Config, ad Adapter) (all, loading int64) {
+func baseBytes(cfg model.Config, ad Adapter) (all int64) {
 	compact := ad.FourBit != nil || cfg.FourBit
 	half := ad.Precision == kernel.BF16
 	for _, t := range cfg.Tensors() {
@@ -94,10 +93,9 @@ func baseBytes(cfg model.Config, ad Adapter) (all, loading int64) {
 				words = (words + 1) / 2
 			}
 			all += 4 * words * int64((rows+stripWidth-1)/stripWidth*stripWidth)
-			loading = max(loading, 4*n)
 		}
 	}
-	return all, loading
+	return all
 }
 
 // fourBitBytes: half a byte a value, and a scale per block of 64, which takes 8 bits itself with double quantisation, and 4 bytes per 256 of them.
