@@ -31,7 +31,7 @@
 // it has been added, so that all hops overlap; a direct exchange with the owners, which takes 2 hops instead of 2(N-1);
 // and, for what fits in a frame or two, everything to everyone. Members tell each other the round trips and rates
 // of their links ([Group.Compare]) when a group begins and now and then afterwards, and derive the way of every vector
-// from what all have said ([Way]). Where rates differ by a factor of two and more, the direct exchange gives slow
+// from what all have said ([Way]). Where rates differ by a factor of three and more, the direct exchange gives slow
 // members smaller chunks: a member with a share s of an S byte vector sends 1 + (N-2)s times S.
 //
 // Sending and receiving run concurrently, and TCP's own window is the only flow control.

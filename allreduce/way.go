@@ -29,8 +29,8 @@ const (
 	guessRate = 125_000_000 // bytes per second
 	frameCost = 20          // microseconds to make, send, receive and add a short frame
 	valueSize = 4           // bytes of a value on the wire, roughly, in either phase
-	maxRate   = 1 << 40     // bytes per second; more is a mistake
-	uneven    = 2           // links whose rates differ by less are taken for equal: measurements are noisy
+	maxRate   = fast        // bytes per second; what is faster is not measured: it never makes a writer wait
+	uneven    = 3           // links whose rates differ by less are taken for equal: measurements are noisy, the more so on busy machines
 )
 
 // table is what all members know of each other's links. Everybody derives the same decision from it, in integers.

@@ -3,7 +3,8 @@
 //	go build -o /tmp/reducebench ./scripts/reducebench
 //	/tmp/reducebench -nodes 2,3,4,5 -params 12600000,50000000 -rate 1gbit -python .venv/bin/python
 //
-// It needs root and iproute2. -rate "" leaves the cables as fast as the machine. Without -python there is no Gloo.
+// It needs root and iproute2. -rate "" leaves the cables as fast as the machine; -slow gives the last node another one, which the members
+// find out after a few sums. Without -python there is no Gloo.
 // For each number of nodes and parameters it prints the median time of a whole sum over mutual TLS and plain TCP, and of
 // Gloo's, and beside it
 //
@@ -19,6 +20,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,7 +34,8 @@ import (
 
 type options struct {
 	nodes, params []int
-	rate, python  string
+	rate, slow    string
+	python        string
 	rounds        int
 	dir           string
 	variants      []string
@@ -47,6 +50,7 @@ func main() {
 	nodes := flag.String("nodes", "2,3,4,5", "numbers of nodes")
 	params := flag.String("params", "12600000,50000000", "numbers of parameters")
 	flag.StringVar(&o.rate, "rate", "1gbit", "rate of the cables, as tc takes it")
+	flag.StringVar(&o.slow, "slow", "", "rate of the last node's cable, if another")
 	flag.StringVar(&o.python, "python", "", "a Python with torch")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds")
 	variants := flag.String("variants", "tls,plain", "transports")
@@ -85,7 +89,7 @@ func (o *options) run() error {
 	if err := o.prepare(slices.Max(o.nodes), slices.Max(o.params)); err != nil {
 		return err
 	}
-	fmt.Printf("%5s %9s %-6s %8s %6s %6s %6s %6s %6s  %s\n", "nodes", "params", "", "seconds", "cpu", "wire", "f32", "B/par", "ratio", "way")
+	fmt.Printf("%5s %9s %-12s %8s %6s %6s %6s %6s %6s\n", "nodes", "params", "", "seconds", "cpu", "wire", "f32", "B/par", "ratio")
 	for _, params := range o.params {
 		for _, n := range o.nodes {
 			if err := o.measure(n, params); err != nil {
@@ -139,6 +143,11 @@ func (o *options) measure(n, params int) error {
 		return err
 	}
 	defer lab.Close()
+	if o.slow != "" {
+		if err := lab.Shape(n-1, o.slow); err != nil {
+			return err
+		}
+	}
 	teams := map[string]*team{}
 	for _, v := range o.variants {
 		t, err := o.start(lab, v, n, params)
@@ -156,26 +165,29 @@ func (o *options) measure(n, params int) error {
 		}
 	}
 	for _, v := range o.variants {
-		o.line(v, n, params, teams[v], teams["gloo"])
+		for _, way := range slices.Sorted(maps.Keys(teams[v].rounds)) {
+			o.line(v+" "+way, n, params, teams[v].rounds[way], teams["gloo"])
+		}
 	}
 	return nil
 }
 
 // line prints what came of a variant, beside Gloo's.
-func (o *options) line(variant string, n, params int, t, gloo *team) {
-	s := median(t.seconds)
-	busiest := median(t.wire)
-	fmt.Printf("%5d %9d %-6s %8.3f %6.3f", n, params, variant, s, median(t.cpu))
+func (o *options) line(variant string, n, params int, r *rounds, gloo *team) {
+	s := median(r.seconds)
+	busiest := median(r.wire)
+	fmt.Printf("%5d %9d %-12s %8.3f %6.3f", n, params, variant, s, median(r.cpu))
 	if bits := bitsPerSecond(o.rate); bits > 0 {
-		f32 := 2 * float64(n-1) / float64(n) * 32 * float64(params) / s / bits
-		fmt.Printf(" %5.1f%% %5.1f%% %6.2f", 100*busiest*8/s/bits, 100*f32, busiest/float64(params)/(2*float64(n-1)/float64(n))*2)
+		trips := 2 * float64(n-1) / float64(n)
+		f32 := trips * 32 * float64(params) / s / bits
+		fmt.Printf(" %5.1f%% %5.1f%% %6.2f", 100*busiest*8/s/bits, 100*f32, 2*busiest/float64(params)/trips)
 	} else {
 		fmt.Printf(" %6s %6s %6s", "", "", "")
 	}
 	if gloo != nil {
-		fmt.Printf(" %6.2f", median(gloo.seconds)/s)
+		fmt.Printf(" %6.2f", median(gloo.rounds["gloo"].seconds)/s)
 	}
-	fmt.Printf("  %s\n", t.way)
+	fmt.Println()
 }
 
 func median(v []float64) float64 {

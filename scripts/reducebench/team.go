@@ -31,19 +31,24 @@ type result struct {
 
 // team is the processes of one variant.
 type team struct {
-	procs   []*exec.Cmd
-	in      []io.WriteCloser
-	out     []*json.Decoder
-	seconds []float64 // per measured round: the slowest member's
+	procs  []*exec.Cmd
+	in     []io.WriteCloser
+	out    []*json.Decoder
+	rounds map[string]*rounds // by the way that the members took
+	way    string
+	first  float64
+}
+
+// rounds are figures of measured rounds.
+type rounds struct {
+	seconds []float64 // the slowest member's
 	wire    []float64 // bytes on the busiest cable
 	cpu     []float64 // of the busiest member
-	way     string
-	first   float64
 }
 
 // start starts a variant's members, one per node, and waits until each is ready.
 func (o *options) start(lab *netlab.Lab, variant string, n, params int) (*team, error) {
-	t := &team{}
+	t := &team{rounds: map[string]*rounds{}}
 	job := task{Params: params, Variant: variant}
 	for i := range n {
 		job.Addrs = append(job.Addrs, fmt.Sprintf("%s:%d", lab.Addr(i), 7000+len(variant)))
@@ -106,7 +111,12 @@ func (t *team) round(lab *netlab.Lab, counts bool) error {
 		wire = max(wire, float64(after-before[i]))
 	}
 	if counts {
-		t.seconds, t.wire, t.cpu = append(t.seconds, seconds), append(t.wire, wire), append(t.cpu, cpu)
+		r := t.rounds[t.way]
+		if r == nil {
+			r = &rounds{}
+			t.rounds[t.way] = r
+		}
+		r.seconds, r.wire, r.cpu = append(r.seconds, seconds), append(r.wire, wire), append(r.cpu, cpu)
 	}
 	return nil
 }
