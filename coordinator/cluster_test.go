@@ -495,36 +495,6 @@ func TestRoles(t *testing.T) {
 	})
 }
 
-// TestStrangersMayOnlyEnrol: the token opens a connection, but no other service answers on it.
-func TestStrangersMayOnlyEnrol(t *testing.T) {
-	t.Parallel()
-	a := first(t)
-	tok, err := ca.ParseJoinToken(a.token(1, time.Minute))
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := transport.GRPCEnrol(a.ctx(2*time.Second), a.mux.Advertise(), tok)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	for method, in := range map[string]any{
-		proto.Control_Cluster_FullMethodName: &proto.ClusterRequest{}, proto.Coordination_Apply_FullMethodName: &proto.Command{},
-		proto.Peer_Ping_FullMethodName: &proto.PingRequest{}, proto.Control_CreateToken_FullMethodName: &proto.CreateTokenRequest{},
-	} {
-		if err := conn.Invoke(a.ctx(2*time.Second), method, in, &proto.ClusterReply{}); status.Code(err) != codes.PermissionDenied {
-			t.Errorf("%s: %v", method, err)
-		}
-	}
-	stream, err := proto.NewPeerClient(conn).FetchState(a.ctx(2*time.Second), &proto.FetchStateRequest{})
-	if err == nil {
-		_, err = stream.Recv()
-	}
-	if status.Code(err) != codes.PermissionDenied {
-		t.Errorf("FetchState: %v", err)
-	}
-}
-
 func TestWithoutQuorumItSaysSo(t *testing.T) {
 	t.Parallel()
 	boxes := three(t)

@@ -329,3 +329,57 @@ func TestRestoreRefusesWhatItDoesNotKnow(t *testing.T) {
 		t.Error("a refused snapshot changed the state")
 	}
 }
+
+// TestNamesThatBecomeFiles: the id of a run and the names of its inputs are names of files on every node.
+func TestNamesThatBecomeFiles(t *testing.T) {
+	b := newBench(t)
+	named := func(run, file string) *proto.Command {
+		c := submit(run, 10, "a")
+		c.GetSubmitRun().Spec.Files = []*proto.File{{Name: file, Sha256: sum(1)}}
+		return c
+	}
+	b.ok(named("job-12ab", "base/model-00001-of-00002.safetensors"))
+	for _, bad := range []string{"..", ".", "../x", "/etc/passwd", "a/../../b", "a//b", `a\b`, "c:d", "a/", "\xff"} {
+		b.refused(Invalid, named(bad, "data/0.jsonl"))
+		b.refused(Invalid, named("job-"+fmt.Sprint(len(bad)), bad))
+	}
+	b.refused(Invalid, named("a/b", "data/0.jsonl"))
+}
+
+// TestTokensHaveARole: a person's does not let a node in, a node's is no person's, and those of a removed node go with it.
+func TestTokensHaveARole(t *testing.T) {
+	b := newBench(t)
+	of := func(id, role, by string) *proto.Command {
+		c := putToken(id, 1, 5000)
+		c.GetPutToken().Token.Role, c.GetPutToken().Token.MadeBy = role, by
+		return c
+	}
+	b.refused(Invalid, of("x", "king", "a"))
+	for _, role := range []string{Worker, Voter, Witness, Viewer, Operator} {
+		b.ok(of(role, role, "a"))
+		secret := b.m.Token(role).SecretSha256
+		_, err := b.m.Person(role, secret, b.now)
+		if (err == nil) == Joins(role) {
+			t.Errorf("a person with a %s's token: %v", role, err)
+		}
+		if _, err := b.m.Person(role, sum(9), b.now); err == nil {
+			t.Errorf("a wrong secret of a %s's token", role)
+		}
+		if _, err := b.m.Person(role, secret, 6000); err == nil {
+			t.Errorf("an expired %s's token", role)
+		}
+	}
+	b.refused(WrongRole, useToken(Viewer, 1, "c", 1))
+	if n := b.ok(useToken(Worker, 1, "c", 1)).Node; n.Voter || n.Witness {
+		t.Errorf("a worker's token made %v", n)
+	}
+	if n := b.ok(useToken(Witness, 1, "d", 2)).Node; !n.Voter || !n.Witness {
+		t.Errorf("a witness's token made %v", n)
+	}
+	b.ok(of("mine", Voter, "a"))
+	b.ok(of("theirs", Voter, "b"))
+	b.ok(&proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: "b"}}})
+	if b.m.Token("theirs") != nil || b.m.Token("mine") == nil {
+		t.Errorf("tokens after their maker was removed: %v", b.m.Tokens())
+	}
+}
