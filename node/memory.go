@@ -23,26 +23,40 @@ func free() int64 {
 	if kib, ok := field("/proc/meminfo", "MemAvailable:"); ok {
 		least = kib << 10
 	}
-	for _, dir := range []string{"/sys/fs/cgroup", filepath.Join("/sys/fs/cgroup", ownGroup())} {
-		limit, limited := number(filepath.Join(dir, "memory.max")) // "max" is no number
-		used, known := number(filepath.Join(dir, "memory.current"))
-		cache, _ := field(filepath.Join(dir, "memory.stat"), "inactive_file") // goes when memory is asked for
-		if limited && known {
-			least = min(least, max(0, limit-used+cache))
-		}
-	}
-	return least
+	const root = "/sys/fs/cgroup"
+	unified, memory := ownGroups()
+	return min(least,
+		leftIn(root, "memory.max", "memory.current", "inactive_file"),
+		leftIn(filepath.Join(root, unified), "memory.max", "memory.current", "inactive_file"),
+		leftIn(filepath.Join(root, "memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+		leftIn(filepath.Join(root, "memory", memory), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"))
 }
 
-// ownGroup is this process's control group (version 2), below the root of them all.
-func ownGroup() string {
+// leftIn is how many bytes a control group may still take. cache is the name of what goes when memory is asked for.
+func leftIn(dir, limitFile, usedFile, cache string) int64 {
+	limit, limited := number(filepath.Join(dir, limitFile)) // "max" is no number
+	used, known := number(filepath.Join(dir, usedFile))
+	if !limited || !known {
+		return math.MaxInt64
+	}
+	clean, _ := field(filepath.Join(dir, "memory.stat"), cache)
+	return max(0, limit-used+min(clean, used))
+}
+
+// ownGroups are this process's control groups, of version 2 and of version 1's memory controller.
+func ownGroups() (unified, memory string) {
 	text, _ := os.ReadFile("/proc/self/cgroup")
 	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return path
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case len(f) < 3:
+		case f[0] == "0":
+			unified = f[2]
+		case f[1] == "memory":
+			memory = f[2]
 		}
 	}
-	return ""
+	return unified, memory
 }
 
 func number(path string) (int64, bool) {

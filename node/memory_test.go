@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -132,6 +134,29 @@ func TestAttemptAfterAnOOMKill(t *testing.T) {
 	a.end()
 	kills++
 	begin(0)
+}
+
+func TestMemoryOfAControlGroup(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() int64 { return leftIn(dir, "memory.max", "memory.current", "inactive_file") }
+	if left() != math.MaxInt64 {
+		t.Errorf("%d bytes are left where there is no group", left())
+	}
+	write("memory.max", "max\n")
+	write("memory.current", "700\n")
+	if left() != math.MaxInt64 {
+		t.Errorf("%d bytes are left without a limit", left())
+	}
+	write("memory.max", "1000\n")
+	write("memory.stat", "anon 600\ninactive_file 50\n")
+	if left() != 350 {
+		t.Errorf("%d bytes are left of 1000, 700 of which are taken and 50 of these are cache", left())
+	}
 }
 
 // What the system says of its memory can be read.
