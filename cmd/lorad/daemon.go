@@ -253,6 +253,10 @@ type rings struct {
 	control  *lateControl
 }
 
+// ringSilence is after which a neighbour that sends not even heartbeats (five a second, whatever it computes) is given up:
+// a machine that hangs, a cable that was pulled. If it is only very busy, a new generation costs a fraction of a second.
+const ringSilence = 2 * time.Second
+
 // connectTimeout bounds how long a member waits for the others of its generation; the coordinator then decides anew.
 const connectTimeout = 20 * time.Second
 
@@ -261,7 +265,7 @@ func (r *rings) Connect(ctx context.Context, run string, generation uint64, memb
 	defer cancel()
 	h := fnv.New64a()
 	h.Write([]byte(run))
-	c := tcp.Config{Run: h.Sum64(), Generation: generation, Rank: -1, Accept: r.registry, Dial: r.dial}
+	c := tcp.Config{Run: h.Sum64(), Generation: generation, Rank: -1, Accept: r.registry, Dial: r.dial, Silence: ringSilence}
 	addrs := map[string]string{}
 	for _, n := range r.control.Nodes() {
 		addrs[n.Id] = n.Addr
