@@ -53,7 +53,7 @@ func main() {
 	flag.StringVar(&o.slow, "slow", "", "rate of the last node's cable, if another")
 	flag.StringVar(&o.python, "python", "", "a Python with torch")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds")
-	variants := flag.String("variants", "tls,plain", "transports")
+	variants := flag.String("variants", "tls,plain", "tls; plain: without TLS; int16: over TLS, rounded as with reduce_wire: int16")
 	flag.Parse()
 	o.nodes, o.params, o.variants = numbers(*nodes), numbers(*params), strings.Split(*variants, ",")
 	if o.python != "" {
