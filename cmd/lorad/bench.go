@@ -28,7 +28,8 @@ type benchResult struct {
 	Peak  benchPeak   `json:"peak"`
 	Steps []benchStep `json:"steps"`
 
-	products []bench.Product
+	products  []bench.Product
+	decodings []bench.Decoding // of bench.DecodeCases, if asked for
 }
 
 type benchPeak struct {
@@ -101,6 +102,9 @@ func (b benchCmd) measure(a *app, cases []bench.Case) (benchResult, error) {
 			return res, err
 		}
 	}
+	if err := res.decode(a, b); err != nil {
+		return res, err
+	}
 	res.peak(b)
 	for i, c := range cases {
 		res.Steps = append(res.Steps, summary(c, samples[i], res.Peak))
@@ -123,13 +127,39 @@ func (b benchCmd) sample(a *app, c bench.Case) ([]bench.Sample, error) {
 	defer w.stop()
 	var all []bench.Sample
 	for end := time.Now().Add(b.pace(25 * time.Second)); len(all) < 2 || time.Now().Before(end) && len(all) < 200; {
-		s, err := w.step()
-		if err != nil {
+		var s bench.Sample
+		if err := w.ask(&s); err != nil {
 			return nil, fmt.Errorf("bench: %s: %w", c, err)
 		}
 		all = append(all, s)
 	}
 	return all[1:], nil
+}
+
+// decode measures generation, unless one kind of step was asked for, or speed.
+func (r *benchResult) decode(a *app, b benchCmd) error {
+	if b.Quick || b.Case != "" || a.json {
+		return nil
+	}
+	for _, c := range bench.DecodeCases() {
+		fmt.Fprintf(os.Stderr, "measuring generation with %s in %s\n", c.Model, c.DType)
+		w, err := b.worker(a, c)
+		if err != nil {
+			return err
+		}
+		var d bench.Decoding
+		for range 2 { // the first takes memory
+			if err = w.ask(&d); err != nil {
+				break
+			}
+		}
+		w.stop()
+		if err != nil {
+			return fmt.Errorf("bench: %s: %w", c, err)
+		}
+		r.decodings = append(r.decodings, d)
+	}
+	return nil
 }
 
 // benchWorker is a process that makes steps when it is told to.
@@ -161,11 +191,12 @@ func (b benchCmd) worker(a *app, c bench.Case) (*benchWorker, error) {
 	return w, w.cmd.Start()
 }
 
-func (w *benchWorker) step() (s bench.Sample, err error) {
-	if _, err = io.WriteString(w.in, "\n"); err != nil {
-		return s, err
+// ask sends a line and reads the answer.
+func (w *benchWorker) ask(answer any) error {
+	if _, err := io.WriteString(w.in, "\n"); err != nil {
+		return err
 	}
-	return s, w.out.Decode(&s)
+	return w.out.Decode(answer)
 }
 
 func (w *benchWorker) stop() {
@@ -175,17 +206,33 @@ func (w *benchWorker) stop() {
 
 // steps is the worker's side.
 func (b benchCmd) steps(out io.Writer, in io.Reader, c bench.Case) error {
+	if c.Adapter == "none" {
+		return b.decode(out, in, c)
+	}
 	r, err := bench.NewRunner(c, c.Lengths(b.Quick), b.Threads)
 	if err != nil {
 		return err
 	}
+	return each(out, in, func() (any, error) { return r.Step() })
+}
+
+func (b benchCmd) decode(out io.Writer, in io.Reader, c bench.Case) error {
+	d, err := bench.NewDecoder(c, b.Threads)
+	if err != nil {
+		return err
+	}
+	return each(out, in, func() (any, error) { return d.Decode() })
+}
+
+// each answers every line of in.
+func each(out io.Writer, in io.Reader, f func() (any, error)) error {
 	enc := json.NewEncoder(out)
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		s, err := r.Step()
+		answer, err := f()
 		if err != nil {
 			return err
 		}
-		if err := enc.Encode(s); err != nil {
+		if err := enc.Encode(answer); err != nil {
 			return err
 		}
 	}
@@ -215,5 +262,13 @@ func (r benchResult) table(w io.Writer) {
 		p := s.Phases
 		fmt.Fprintf(t, "%s\t%.0f\t%.0f%%\t%.0f MB\t%.1f ms\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t\n", s.Case, s.TokensPerS, 100*s.ShareOfPeak, s.PeakRSSMB,
 			p.ForwardGemm, p.ForwardAttention, p.ForwardRowwise, p.Head, p.BackwardGemm, p.BackwardAttention, p.BackwardRowwise, p.Optimiser)
+	}
+	for i, d := range r.decodings {
+		if i == 0 {
+			fmt.Fprintln(t, "\ngeneration\tprompt tokens/s\ttokens/s of one\tmemory read\tof peak\ttokens/s of 16\t")
+		}
+		gbs := d.TokensPerS * d.BytesPerToken / 1e9
+		c := bench.DecodeCases()[i]
+		fmt.Fprintf(t, "%s/%s\t%.0f\t%.1f\t%.1f GB/s\t%.0f%%\t%.0f\t\n", c.Model, c.DType, d.PrefillTokensPerS, d.TokensPerS, gbs, 100*gbs/r.Peak.Bandwidth, d.Together)
 	}
 }

@@ -27,7 +27,7 @@ const (
 type Case struct {
 	Model   string `json:"model"`
 	DType   string `json:"dtype"`   // of the frozen weights and the products
-	Adapter string `json:"adapter"` // lora
+	Adapter string `json:"adapter"` // lora; none: to decode with
 }
 
 // Cases are all that this build can measure.
@@ -40,11 +40,13 @@ func (c Case) String() string { return c.Model + "/" + c.DType + "/" + c.Adapter
 // ParseCase reads what String writes.
 func ParseCase(s string) (Case, error) {
 	var names []string
-	for _, c := range Cases() {
+	for _, c := range slices.Concat(Cases(), DecodeCases()) {
 		if c.String() == s {
 			return c, nil
 		}
-		names = append(names, c.String())
+		if c.Adapter != "none" {
+			names = append(names, c.String())
+		}
 	}
 	return Case{}, fmt.Errorf("bench: no case %q; there are %s", s, strings.Join(names, ", "))
 }
@@ -85,7 +87,10 @@ func LlamaConfig() model.Config {
 
 // adapter is r = 16 on all linear layers, as QLoRA's authors recommend and the demo has it.
 func (c Case) adapter() llama.Adapter {
-	ad := llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{peft.AllLinear}}, Seed: 1}
+	var ad llama.Adapter
+	if c.Adapter == "lora" {
+		ad = llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{peft.AllLinear}}, Seed: 1}
+	}
 	if c.DType != "f32" {
 		ad.Precision = kernel.BF16
 	}
