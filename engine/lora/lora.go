@@ -66,6 +66,15 @@ func NewDropout(p float64, key engine.Key, site int) Dropout {
 
 // Draw fills mask with the draws of elements 8*first .. 8*(first+len(mask)) of the site: bit j of byte i keeps element 8*i+j.
 func (d Dropout) Draw(first int, mask []uint8) {
+	if n := len(mask) &^ 15; wide && n > 0 && first+n <= 1<<32 { // the counter's upper word is 0
+		draw16(n, &mask[0], uint32(first), d.site, d.step, d.philox.k0, d.philox.k1, d.threshold)
+		first, mask = first+n, mask[n:]
+	}
+	d.draw(first, mask)
+}
+
+// draw is Draw in Go.
+func (d Dropout) draw(first int, mask []uint8) {
 	for i := range mask {
 		block := uint64(first + i)
 		a, b, c, e := d.philox.At(uint32(block), uint32(block>>32), d.site, d.step)
@@ -81,8 +90,18 @@ func (d Dropout) pair(w uint32) uint8 {
 
 // Apply writes y = x/keep where mask keeps and 0 elsewhere. The mask starts at x[0]; y may be x.
 func Apply[T kernel.Float](mask []uint8, keep float64, y, x []T) {
-	factor := [2]T{0, T(1 / keep)}
 	y = y[:len(x)]
+	if from, ok := any(x).([]float32); ok && wide && len(x) >= 16 {
+		n, to := len(x)&^15, any(y).([]float32)
+		apply16(n, &mask[:n/8][0], float32(1/keep), &to[0], &from[0])
+		mask, x, y = mask[n/8:], x[n:], y[n:]
+	}
+	apply(mask, keep, y, x)
+}
+
+// apply is Apply in Go.
+func apply[T kernel.Float](mask []uint8, keep float64, y, x []T) {
+	factor := [2]T{0, T(1 / keep)}
 	for len(x) >= 8 {
 		m, a, b := mask[0], x[:8], y[:8]
 		b[0], b[1] = a[0]*factor[m&1], a[1]*factor[m>>1&1]

@@ -124,3 +124,30 @@ func TestNoise(t *testing.T) {
 		}
 	}
 }
+
+// The assembly draws and applies what the Go code does.
+func TestDropoutAgainstTwin(t *testing.T) {
+	for _, n := range []int{1, 15, 16, 17, 100, 333} {
+		for _, first := range []int{0, 7, 1<<32 - 40, 1<<32 - 5, 1 << 33} {
+			d := NewDropout(0.3, engine.Key{Seed: 1 << 40, Step: 5, Micro: 6}, 7)
+			got, want := make([]uint8, n), make([]uint8, n)
+			d.Draw(first, got)
+			d.draw(first, want)
+			if string(got) != string(want) {
+				t.Errorf("%d draws from %d differ", 8*n, first)
+			}
+			x := make([]float32, 8*n-3)
+			for i := range x {
+				x[i] = float32(math.Sin(float64(i)))
+			}
+			y, z := make([]float32, len(x)), make([]float32, len(x))
+			Apply(got, d.Keep, y, x)
+			apply(want, d.Keep, z, x)
+			for i := range y {
+				if math.Float32bits(y[i]) != math.Float32bits(z[i]) {
+					t.Fatalf("element %d of %d is %x, want %x", i, len(x), y[i], z[i])
+				}
+			}
+		}
+	}
+}
