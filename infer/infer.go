@@ -14,6 +14,7 @@ import (
 	"lorad/engine"
 	"lorad/engine/cpu"
 	"lorad/engine/llama"
+	"lorad/export"
 	"lorad/model"
 	"lorad/model/peft"
 	"lorad/model/tokenizer"
@@ -62,7 +63,15 @@ func readAdapter(dir fs.FS) (llama.Adapter, error) {
 	for name, t := range tensors {
 		init[name] = t.Data
 	}
-	return llama.Adapter{LoRA: &cfg, Init: init}, nil
+	ad := llama.Adapter{LoRA: &cfg, Init: init}
+	p, err := export.ReadProvenance(dir)
+	if err != nil {
+		return ad, fmt.Errorf("adapter: %w", err)
+	}
+	if p.FourBit != "" { // it has learnt to correct the base in 4 bits
+		ad.FourBit = &llama.FourBit{Nested: p.FourBit == export.NF4Nested}
+	}
+	return ad, nil
 }
 
 // Complete continues a prompt as it stands (no chat template) and returns what was added. The model's end-of-text
