@@ -26,16 +26,23 @@
 // not answer counts as dead until it answers a ping again. A leader that has just come up waits some seconds before
 // it calls a node dead that it has never seen.
 //
-// # Secrets
+// # Who may do what, and secrets
+//
+// Who may call what is one table (access.go), asked before every RPC and HTTP request, and again for each command that a
+// node hands to the leader: a person's command comes to the leader under the certificate of the node that he asked.
+//
+// Certificates renew themselves (renew.go). No quorum is needed for it, because whoever can open the authority can sign:
+// a cluster that was off until all of them had ended comes back without a human.
 //
 // The authority's key lies in the replicated state, sealed with a secret that only voters have on their disk, so any
-// leader can enrol. The gossip key is handed out at enrolment; it is a second lock behind mutual TLS, and it keeps two
-// clusters apart that were given each other's address by mistake.
+// leader can enrol. The gossip key is handed out at enrolment and drawn anew when a node is removed (keys.go); it is a
+// second lock behind mutual TLS, and it keeps two clusters apart that were given each other's address by mistake.
 //
 // # Files
 //
 // In the state directory: raft.db (log and votes, bbolt), snapshots/ (an 8-byte big-endian log index, then package
-// state's snapshot), cluster.json (who this node is and where the others were), and package ca's files.
+// state's snapshot), cluster.json (who this node is and where the others were), authority.sealed (voters: a copy of
+// what is in the state, for the day the node's certificate has ended) and package ca's files.
 //
 // # Why not otherwise
 //

@@ -213,10 +213,10 @@ func (g *gossip) close(log *slog.Logger) {
 // those again that were silent.
 func (c *Coordinator) keepTouch(ctx context.Context) {
 	for {
-		each(c.missing(), c.gossip.join)
 		if _, leader := c.raft.LeaderWithID(); leader == "" {
 			c.askKeys(ctx)
 		}
+		each(c.missing(), c.gossip.join)
 		c.ping(ctx, c.gossip.silentNodes())
 		if sleep(ctx, time.Second) != nil {
 			return

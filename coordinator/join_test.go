@@ -31,15 +31,7 @@ func TestThousandJoinsWithTenTokens(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := bound(t) // all of them have one key and one address, which says nothing about who they are
-	key, csr, err := ca.NewKeyAndCSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop, err := at.Answer(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	request, stop := joiner(t)
 	defer stop()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -50,11 +42,7 @@ func TestThousandJoinsWithTenTokens(t *testing.T) {
 	for range atOnce {
 		work.Go(func() {
 			for i := range next {
-				tok := toks[i%tokens]
-				_, err := enrolment{c: []*box{a, b}[i/tokens%2].Coordinator}.Join(ctx, &proto.JoinRequest{
-					TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, NowUnixMs: time.Now().UnixMilli(),
-					Node: withID(facts("x"), ca.NewNodeID(), at.Advertise()),
-				})
+				_, err := enrolment{c: []*box{a, b}[i/tokens%2].Coordinator}.Join(ctx, request(toks[i%tokens]))
 				switch status.Code(err) {
 				case codes.OK:
 					in[i%tokens].Add(1)
@@ -89,6 +77,26 @@ func TestThousandJoinsWithTenTokens(t *testing.T) {
 			t.Errorf("token %s has %d uses left of %d", tok.Id, tok.UsesLeft, tok.Uses)
 		}
 	}
+}
+
+// joiner makes requests to join, each of another node. All of them have one key and one address, at which they are reached
+// until stop; that says nothing about who they are.
+func joiner(t *testing.T) (request func(ca.JoinToken) *proto.JoinRequest, stop func()) {
+	t.Helper()
+	at := bound(t)
+	key, csr, err := ca.NewKeyAndCSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stop, err = at.Answer(key); err != nil {
+		t.Fatal(err)
+	}
+	return func(tok ca.JoinToken) *proto.JoinRequest {
+		return &proto.JoinRequest{
+			TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, NowUnixMs: time.Now().UnixMilli(),
+			Node: withID(facts("x"), ca.NewNodeID(), at.Advertise()),
+		}
+	}, stop
 }
 
 // BenchmarkJoin is the time from asking to join until the cluster has heard the new node's heartbeat: keys, reach-back, the

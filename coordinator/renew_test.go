@@ -233,7 +233,7 @@ func TestGossipKeyChangesWhenANodeGoes(t *testing.T) {
 		t.Fatalf("the node that was away has another key already: %v", err)
 	}
 	back := open(t, away.dir, "box", creds)
-	if err := back.Ready(back.ctx(5 * time.Second)); err != nil {
+	if err := back.Ready(back.ctx(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the node that was away is heard", func() bool { return a.gossip.alive(back.ID()) && back.gossip.alive(b.ID()) })

@@ -1,11 +1,15 @@
 // Package transport is the only way in and out of a node: one TCP listener (Mux) and one dialer (Dialer), both
 // mutual TLS 1.3, and the glue that lets gRPC, Raft, gossip and the all-reduce streams use them.
 //
-//	               TCP port
-//	                  |  TLS 1.3 handshake, at most 5 s, in a goroutine of its own
-//	                  |  client certificate of this cluster required, unless ALPN is lorad-enrol/1
-//	h2 ------ lorad-raft/1 ------ lorad-gossip/1 ------ lorad-reduce/1 ------ lorad-enrol/1
-//	gRPC      RaftLayer           Gossip                net.Conn              gRPC, strangers
+//	                              TCP port
+//	                                 |  TLS 1.3 handshake, at most 5 s, in a goroutine of its own
+//	   client certificate of this cluster                 none, or one that has ended: doors
+//	h2     lorad-raft/1  lorad-gossip/1  lorad-reduce/1 | lorad-enrol/1  lorad-renew/1  lorad-people/1  http/1.1
+//	gRPC   RaftLayer     Gossip          net.Conn       | gRPC           gRPC           gRPC            net/http
+//
+// Who comes in by a door is a guest: guests are few at once and have little time, until they have shown who they are
+// (Conn.Vouch). What they may call is not decided here. A joiner serves its port before it is a node, for one question:
+// whether it is reached where it says (Bound, Reach).
 //
 // A rented machine often has one TCP port and no UDP, hence one port for all, and gossip over TCP. The protocol
 // is named in the handshake (ALPN): a connection reaches a protocol's Listener only when its peer was verified,
