@@ -194,7 +194,7 @@ func pause(stop <-chan struct{}, d time.Duration) bool {
 // live lets the cluster live for so long, then leaves it alone and looks at what has come of it.
 func live(t *testing.T, seed uint64, hours float64) {
 	l := &life{
-		bubble: newBubble(t, 5), rng: rand.New(rand.NewPCG(seed, 1)), stop: make(chan struct{}), end: make(chan struct{}), count: map[string]int{},
+		bubble: newBubble(t, 6), rng: rand.New(rand.NewPCG(seed, 1)), stop: make(chan struct{}), end: make(chan struct{}), count: map[string]int{},
 		accepted: map[string]bool{}, reported: map[string]uint64{}, seen: map[string]uint64{},
 	}
 	var members sync.WaitGroup

@@ -43,7 +43,7 @@ type cell struct {
 	id    string
 	store *raft.InmemStore
 	snaps raft.SnapshotStore
-	wire  *raft.InmemTransport
+	line  *raft.InmemTransport
 	boots int
 	up    bool
 	ctl   control
@@ -112,15 +112,22 @@ func (c *cell) start() {
 	k := c.b.skeleton(c.id)
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	k.near = &wires{c.b, c.id}
-	_, wire := raft.NewInmemTransport(raft.ServerAddress(c.id))
+	_, line := raft.NewInmemTransport(raft.ServerAddress(c.id))
+	k.elect = newElectable(line)
+	k.wire = &frugal{relay: relay{k.elect}}
 	var err error
-	if k.raft, err = raft.NewRaft(c.b.conf(k), k.fsm, c.store, c.store, c.snaps, wire); err != nil {
+	if k.raft, err = raft.NewRaft(c.b.conf(k), k.fsm, c.store, c.store, c.snaps, k.wire); err != nil {
 		c.b.t.Fatal(err)
 	}
 	c.b.mu.Lock()
-	c.Coordinator, c.wire, c.ctl, c.up = k, wire, control{Coordinator: k}, true
+	c.Coordinator, c.line, c.ctl, c.up = k, line, control{Coordinator: k}, true
 	c.b.mu.Unlock()
 	k.work.Go(func() { k.lead(k.ctx) })
+	k.work.Go(func() {
+		for sleep(k.ctx, lonely/4) == nil {
+			k.settleTimes()
+		}
+	})
 	c.b.rewire()
 }
 
@@ -142,7 +149,7 @@ func (c *cell) crash() {
 	if err := c.raft.Shutdown().Error(); err != nil {
 		c.b.t.Error(err)
 	}
-	c.wire.Close()
+	c.elect.Close()
 }
 
 // all lists the nodes by name.
@@ -183,15 +190,15 @@ func (b *bubble) part(side func(id string) int) {
 func (b *bubble) rewire() {
 	for _, x := range b.running() {
 		for _, y := range b.all() {
-			if x == y || y.wire == nil {
+			if x == y || y.line == nil {
 				continue
 			}
 			if b.reaches(x.id, y.id) {
-				x.wire.Connect(raft.ServerAddress(y.id), y.wire)
+				x.line.Connect(raft.ServerAddress(y.id), y.line)
 				x.sees(y, true)
 				continue
 			}
-			x.wire.Disconnect(raft.ServerAddress(y.id))
+			x.line.Disconnect(raft.ServerAddress(y.id))
 			k := x.Coordinator
 			k.work.Go(func() {
 				if sleep(k.ctx, suspicion) == nil && !b.reaches(x.id, y.id) {

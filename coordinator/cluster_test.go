@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,13 @@ import (
 
 // TestMain looks for goroutines that were left behind. memberlist's prober may sleep through its shutdown.
 func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(swarmSize)); err == nil {
+		if err := beSwarm(n, os.Args[1], os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	for try := 0; code == 0; try++ {
 		err := goleak.Find()

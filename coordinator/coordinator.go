@@ -77,6 +77,8 @@ type Coordinator struct {
 	gossip *gossip
 	peers  *peers
 	near   neighbours
+	wire   *frugal // Raft's
+	few    int     // non-voters that are treated like voters
 	server *grpc.Server
 	web    *http.Server
 
@@ -102,7 +104,7 @@ type Coordinator struct {
 func Open(cfg Config) (*Coordinator, error) {
 	c := &Coordinator{
 		id: cfg.Credentials.Node.Id, boot: rand.Text(), cfg: cfg, creds: cfg.Credentials, fsm: newFSM(), now: cfg.Now,
-		failed: make(chan error, 1), outcast: make(chan struct{}),
+		failed: make(chan error, 1), few: fewQuiet, outcast: make(chan struct{}),
 	}
 	c.log = cfg.Log.With("node", c.id)
 	if c.now == nil {
@@ -160,10 +162,15 @@ func (c *Coordinator) openRaft() error {
 	}))
 	c.elect = tr
 	c.undo(func() { tr.Close() })
+	c.wire = &frugal{relay: relay{tr}}
 	if err := c.bootstrap(store, snaps, tr); err != nil {
 		return err
 	}
-	if c.raft, err = raft.NewRaft(c.raftConfig(), c.fsm, store, store, snaps, tr); err != nil {
+	cached, err := raft.NewLogCache(trailingLogs/2, store) // all followers are sent the same entries
+	if err != nil {
+		return err
+	}
+	if c.raft, err = raft.NewRaft(c.raftConfig(), c.fsm, cached, store, snaps, c.wire); err != nil {
 		return err
 	}
 	c.undo(c.abdicate)

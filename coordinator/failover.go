@@ -16,16 +16,25 @@ const (
 	unheard = 250 * time.Millisecond
 )
 
+// relay is a Raft transport around another one, with what Raft looks for beside raft.Transport.
+type relay struct{ raft.Transport }
+
+func (r relay) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return r.Transport.(raft.WithPreVote).RequestPreVote(id, to, req, resp)
+}
+
+func (r relay) Close() error { return r.Transport.(raft.WithClose).Close() }
+
 // electable is Raft's transport, through which this node can also tell itself to stand for election.
 type electable struct {
-	*raft.NetworkTransport
+	relay
 	rpcs   chan raft.RPC
 	done   chan struct{}
 	closed sync.Once
 }
 
-func newElectable(tr *raft.NetworkTransport) *electable {
-	e := &electable{NetworkTransport: tr, rpcs: make(chan raft.RPC), done: make(chan struct{})}
+func newElectable(tr raft.Transport) *electable {
+	e := &electable{relay: relay{tr}, rpcs: make(chan raft.RPC), done: make(chan struct{})}
 	go e.pass()
 	return e
 }
@@ -34,7 +43,7 @@ func newElectable(tr *raft.NetworkTransport) *electable {
 func (e *electable) pass() {
 	for {
 		select {
-		case r := <-e.NetworkTransport.Consumer():
+		case r := <-e.relay.Consumer():
 			select {
 			case e.rpcs <- r:
 			case <-e.done:
@@ -52,7 +61,7 @@ func (e *electable) Consumer() <-chan raft.RPC { return e.rpcs }
 // Close implements raft.WithClose: Raft closes it too.
 func (e *electable) Close() error {
 	e.closed.Do(func() { close(e.done) })
-	return e.NetworkTransport.Close()
+	return e.relay.Close()
 }
 
 // stand has this node stand for election at once, as a leader that hands over asks its successor to. Voters then vote

@@ -61,6 +61,7 @@ func (c *Coordinator) reign(ctx context.Context) {
 		case <-seen:
 		}
 	}
+	c.wire.hush(nil, 0)
 	c.log.Info("leads no longer")
 }
 

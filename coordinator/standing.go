@@ -24,6 +24,7 @@ func (c *Coordinator) watchStanding(ctx context.Context) {
 			c.castOut(errors.New("this node was removed from the cluster: to come back it needs a new token and an empty state directory (`lorad join`)"))
 			return
 		}
+		c.settleTimes()
 		if c.inCompany() {
 			since = c.now()
 		} else if c.now().Sub(since) > lonely {
@@ -48,7 +49,7 @@ func (c *Coordinator) inCompany() bool {
 // superseded asks the nodes that this one knows whether they have gone on without it.
 func (c *Coordinator) superseded(ctx context.Context) error {
 	for _, n := range c.Nodes() {
-		if n.Id == c.id || n.Addr == "" {
+		if n.Id == c.id || n.Addr == "" || c.gossip.alive(n.Id) {
 			continue
 		}
 		if why := c.goneOn(ctx, n); why != nil {

@@ -21,13 +21,18 @@ func (r reign) reconcile(ctx context.Context, nodes []*proto.Node) {
 	if f.Error() != nil {
 		return
 	}
+	servers := f.Configuration().Servers
+	r.sparing(servers, "")
 	after := r.cfg.ReplaceVoterAfter
 	if after == 0 {
 		after = replaceVoterAfter
 	}
-	change := sched.NextVoters(r.id, r.electors(nodes, f.Configuration().Servers), r.now().UnixMilli(), after.Milliseconds())
+	change := sched.NextVoters(r.id, r.electors(nodes, servers), r.now().UnixMilli(), after.Milliseconds())
 	if change.Kind == sched.NoChange || !r.fit(ctx, change) {
 		return
+	}
+	if change.Kind == sched.Promote {
+		r.sparing(servers, change.ID)
 	}
 	what := fmt.Sprintf("%s %s: %s", verbs[change.Kind], r.name(change.ID), change.Reason)
 	if err := r.change(change).Error(); err != nil {

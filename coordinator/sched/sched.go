@@ -35,11 +35,11 @@ type Liveness struct {
 // View is the part of the state that decisions depend on.
 type View struct {
 	Nodes []*proto.Node // sorted by id
-	Runs  []*proto.Run  // the oldest first
+	Runs  []*proto.Run  // that are not over, the oldest first
 }
 
 // Look takes the view of a machine. It stays as it is while the machine goes on.
-func Look(m *state.Machine) View { return View{m.Nodes(), m.Runs()} }
+func Look(m *state.Machine) View { return View{m.Nodes(), m.Unsettled()} }
 
 // Decision is one command to propose, or, without a command, why a run has to wait.
 type Decision struct {
@@ -282,8 +282,8 @@ func (p planner) shunned(id string) bool {
 }
 
 func (p planner) node(id string) *proto.Node {
-	i := slices.IndexFunc(p.view.Nodes, func(n *proto.Node) bool { return n.Id == id })
-	if i < 0 {
+	i, found := slices.BinarySearchFunc(p.view.Nodes, id, func(n *proto.Node, id string) int { return strings.Compare(n.Id, id) })
+	if !found {
 		return nil
 	}
 	return p.view.Nodes[i]
@@ -354,9 +354,10 @@ func (p planner) provided(members []string) bool {
 func (p planner) order(ids []string) []string {
 	before := append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode())
 	var ring []string
+	wanted := setOf(ids)
 	for _, id := range slices.Concat(before, ids) {
-		if slices.Contains(ids, id) && !slices.Contains(ring, id) {
-			ring = append(ring, id)
+		if wanted[id] {
+			ring, wanted[id] = append(ring, id), false
 		}
 	}
 	return ring
@@ -384,5 +385,14 @@ func (p planner) names(ids []string) string {
 
 // without is the elements of a that are not in b.
 func without(a, b []string) []string {
-	return slices.DeleteFunc(slices.Clone(a), func(id string) bool { return slices.Contains(b, id) })
+	in := setOf(b)
+	return slices.DeleteFunc(slices.Clone(a), func(id string) bool { return in[id] })
+}
+
+func setOf(ids []string) map[string]bool {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
 }

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -175,11 +176,23 @@ func (m *Machine) Token(id string) *proto.Token { return m.tokens[id] }
 func (m *Machine) Run(id string) *proto.Run { return m.runs[id] }
 
 // Runs returns all runs, the oldest first.
-func (m *Machine) Runs() []*proto.Run {
-	runs := sorted(m.runs)
-	slices.SortStableFunc(runs, func(a, b *proto.Run) int {
-		return int(min(1, max(-1, a.Spec.SubmittedUnixMs-b.Spec.SubmittedUnixMs)))
-	})
+func (m *Machine) Runs() []*proto.Run { return byAge(sorted(m.runs)) }
+
+// Unsettled returns the runs that are not over, the oldest first: a few of the thousand that there may be.
+func (m *Machine) Unsettled() []*proto.Run {
+	var runs []*proto.Run
+	for _, r := range m.runs {
+		if !Terminal(r.Phase) {
+			runs = append(runs, r)
+		}
+	}
+	slices.SortFunc(runs, func(a, b *proto.Run) int { return strings.Compare(a.Spec.Run, b.Spec.Run) })
+	return byAge(runs)
+}
+
+// byAge sorts runs by the time of their submission, and those of one millisecond as they were.
+func byAge(runs []*proto.Run) []*proto.Run {
+	slices.SortStableFunc(runs, func(a, b *proto.Run) int { return cmp.Compare(a.Spec.SubmittedUnixMs, b.Spec.SubmittedUnixMs) })
 	return runs
 }
 

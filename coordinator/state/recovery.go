@@ -37,10 +37,8 @@ func (m *Machine) Recoveries() []*proto.Recovery { return m.recoveries }
 // Unfinished says of each run that is not over how far it has come.
 func (m *Machine) Unfinished() []*proto.RunAt {
 	var at []*proto.RunAt
-	for _, r := range m.Runs() {
-		if !Terminal(r.Phase) {
-			at = append(at, &proto.RunAt{Run: r.Spec.Run, Step: r.Step})
-		}
+	for _, r := range m.Unsettled() {
+		at = append(at, &proto.RunAt{Run: r.Spec.Run, Step: r.Step})
 	}
 	return at
 }
