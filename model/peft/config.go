@@ -1,12 +1,10 @@
 package peft
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +38,7 @@ type LoraConfig struct {
 	UseDoRA        bool     // learn the length of each row of the weight apart from its direction
 	Bias           string   // BiasNone or BiasLoraOnly
 	ModulesToSave  []string // endings of names of modules that are trained whole
-	Init           string   // init_lora_weights: "" (true), gaussian, pissa or pissa_niter_N
+	Init           string   // init_lora_weights: "" (true) or gaussian
 	BaseModel      string   // base_model_name_or_path; "" is written as null
 }
 
@@ -148,29 +146,16 @@ func (c *LoraConfig) Validate() error {
 		return fmt.Errorf("lora config: exclude_modules: give a list of names or one regular expression, not both")
 	case c.Bias != "" && c.Bias != BiasNone && c.Bias != BiasLoraOnly:
 		return fmt.Errorf("lora config: bias: %q is not supported; give none or lora_only", c.Bias)
+	case c.Init != "" && c.Init != InitGaussian:
+		return fmt.Errorf("lora config: init_lora_weights: %q is not supported; give true or gaussian", c.Init)
 	case slices.Contains(c.ModulesToSave, ""):
 		return fmt.Errorf("lora config: modules_to_save: an empty name would mean every module")
 	}
-	return errors.Join(c.validateInit(), c.validatePatterns())
+	return c.validatePatterns()
 }
 
-// InitGaussian and InitPiSSA are values of LoraConfig.Init; pissa_niter_N is one, too.
-const (
-	InitGaussian = "gaussian"
-	InitPiSSA    = "pissa"
-)
-
-func (c *LoraConfig) validateInit() error {
-	if c.Init == "" || c.Init == InitGaussian || c.Init == InitPiSSA {
-		return nil
-	}
-	if n, ok := strings.CutPrefix(c.Init, InitPiSSA+"_niter_"); ok {
-		if i, err := strconv.Atoi(n); err == nil && i >= 0 && i <= 1000 {
-			return nil
-		}
-	}
-	return fmt.Errorf("lora config: init_lora_weights: %q is not supported; give true, gaussian, pissa or pissa_niter_N", c.Init)
-}
+// InitGaussian is a value of LoraConfig.Init: lora_A from a normal distribution.
+const InitGaussian = "gaussian"
 
 func (c *LoraConfig) validatePatterns() error {
 	for key, r := range c.RankPattern {
