@@ -46,11 +46,27 @@ func Missing() string {
 // New makes a network of n nodes, at most 250. Each can send and receive so fast: a rate as tc takes it ("1gbit"), or
 // "" for as fast as the machine.
 func New(n int, rate string) (*Lab, error) {
+	sweep()
 	l := &Lab{name: fmt.Sprintf("lorad-%d-%d", os.Getpid(), labs.Add(1)), nodes: n}
 	if err := l.build(rate); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// sweep removes the labs of processes that were killed.
+func sweep() {
+	out, _ := exec.Command("ip", "netns", "list").Output()
+	for line := range strings.Lines(string(out)) {
+		var pid int
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if _, err := fmt.Sscanf(name, "lorad-%d-", &pid); err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); errors.Is(err, os.ErrNotExist) {
+			_ = remove(name)
+		}
+	}
 }
 
 func (l *Lab) build(rate string) error {
