@@ -126,7 +126,7 @@ func (b benchCmd) sample(a *app, c bench.Case) ([]bench.Sample, error) {
 	}
 	defer w.stop()
 	var all []bench.Sample
-	for end := time.Now().Add(b.pace(25 * time.Second)); len(all) < 2 || time.Now().Before(end) && len(all) < 200; {
+	for end := time.Now().Add(b.pace(15 * time.Second)); len(all) < 2 || time.Now().Before(end) && len(all) < 200; {
 		var s bench.Sample
 		if err := w.ask(&s); err != nil {
 			return nil, fmt.Errorf("bench: %s: %w", c, err)

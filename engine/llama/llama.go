@@ -9,8 +9,12 @@
 // never more than a few megabytes of logits at a time.
 //
 // Nothing that is not needed is computed: frozen weights get no gradient, and the backward pass ends at the lowest trainable layer.
-// Activations of layers below it share one set of buffers. Buffers grow to the largest batch seen and are reused. If activations would take more
-// than activationBudget, layers keep only their input and compute the rest again in the backward pass: a third more work, the same bits.
+// Activations of layers below it share one set of buffers. Buffers are taken at once for batches of a size that is known
+// (Prepare, after what Measure has counted), or grow to the largest batch seen. As many layers as activations find no room for keep only their
+// input and compute the rest again in the backward pass: a third more work for each, the same bits.
+//
+// Generation takes many prompts at a time: in each pass every sequence brings what is new of it. Products of few rows give each row the bits
+// that it has among many, so what a prompt is continued with does not depend on its company.
 //
 // Determinism: work is cut into pieces by fixed sizes (64 rows; one sequence and key-value head), never by the number of threads, and
 // partial sums are added in the order of the pieces. Sources of the formulas: Hugging Face's modeling_llama.py and PEFT's
