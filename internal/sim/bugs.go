@@ -13,5 +13,10 @@ const (
 	NoRecords        Bug = "a state is copied without the records of its steps"
 )
 
-// Bugs are all of them.
-var Bugs = []Bug{StaleAccumulator, KeepDiscarded, PartialSum, RotatesTooMuch, LateEnd, NoRecords}
+// Bugs are those that some thousand lives show.
+var Bugs = []Bug{StaleAccumulator, PartialSum, RotatesTooMuch, NoRecords}
+
+// RareBugs take more lives than a test has time for, since nodes get ready before they join: a member that was left out
+// seldom comes back within the step that it was in, and one that is not there in its generation is let in with the next.
+// Tests of package node and node/step hold them directly.
+var RareBugs = []Bug{KeepDiscarded, LateEnd}
