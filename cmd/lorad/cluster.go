@@ -35,7 +35,8 @@ type localNode struct {
 	addr    string // where others reach it
 	bind    string // where it listens, if that is not addr; its own connections come from there then
 	threads int
-	log     io.Writer // gets everything that the node says; nil: only the end of it is kept, in errs
+	command func(name string, args ...string) *exec.Cmd // nil: exec.Command
+	log     io.Writer                                   // gets everything that the node says; nil: only the end of it is kept, in errs
 	cmd     *exec.Cmd
 	stdin   io.Closer // a node started with --until-stdin-closes ends when this process does, however that happens
 	errs    *tail
@@ -152,10 +153,16 @@ func (n *localNode) launch(token string, verb ...string) error {
 	args := append(verb, "--name", n.name, "--threads", strconv.Itoa(n.threads),
 		"--until-stdin-closes", "--dir", n.dir, "-o", "json")
 	args = append(args, n.network()...)
-	cmd := exec.Command(program, args...)
+	if n.log != nil {
+		args = append(args, "--verbose")
+	}
+	command := exec.Command
+	if n.command != nil {
+		command = n.command
+	}
+	cmd := command(program, args...)
 	cmd.Stderr = n.errs
 	if n.log != nil {
-		cmd.Args = append(cmd.Args, "--verbose")
 		cmd.Stderr = io.MultiWriter(n.errs, n.log)
 	}
 	if token != "" {

@@ -11,10 +11,11 @@ const (
 	RotatesTooMuch   Bug = "old checkpoints are removed although the ledger is behind the newer ones"
 	LateEnd          Bug = "a worker that ends counts as ended in generations that came later"
 	NoRecords        Bug = "a state is copied without the records of its steps"
+	AcksUnsaved      Bug = "a checkpoint that a full disk did not take is acknowledged"
 )
 
 // Bugs are those that some thousand lives show.
-var Bugs = []Bug{StaleAccumulator, PartialSum, RotatesTooMuch, NoRecords}
+var Bugs = []Bug{StaleAccumulator, PartialSum, RotatesTooMuch, NoRecords, AcksUnsaved}
 
 // RareBugs take more lives than a test has time for, since nodes get ready before they join: a member that was left out
 // seldom comes back within the step that it was in, and one that is not there in its generation is let in with the next.

@@ -18,7 +18,7 @@
 //
 // Processes crash and come back with their disk or without its checkpoints, are stopped and go on, lose each other in
 // partitions and in one direction only; messages are lost, late, out of order and doubled; leaders are deposed and
-// killed, all processes die at once, disks are slow, gossip calls the living dead, users stop and resume.
+// killed, all processes die at once, disks are slow or full, gossip calls the living dead, users stop and resume.
 //
 // # Invariants
 //

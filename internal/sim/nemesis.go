@@ -35,6 +35,7 @@ var faults = []fault{
 	{"false alarm", (*nemesis).slander},
 	{"user", (*nemesis).meddle},
 	{"drain", (*nemesis).drain},
+	{"full disk", (*nemesis).fill}, // the last, see Config.Roomy
 }
 
 // grace is how long runs may take after the last fault, besides their work.
@@ -46,11 +47,15 @@ func (m *nemesis) begin(w *World) {
 	if !w.cfg.Calm {
 		m.until = w.rng.span(5*second, 150*second)
 	}
-	m.kinds = faults
+	all := faults
+	if w.cfg.Roomy {
+		all = faults[:len(faults)-1]
+	}
+	m.kinds = all
 	if w.cfg.Drain {
 		m.kinds = []fault{{"drain", (*nemesis).drain}}
 	} else if w.rng.percent(40) { // a life of few kinds of trouble, which may go deeper
-		m.kinds = []fault{pick(&w.rng, faults), pick(&w.rng, faults)}
+		m.kinds = []fault{pick(&w.rng, all), pick(&w.rng, all)}
 	}
 	m.deadline = m.until + grace
 	for _, u := range w.users {
@@ -79,7 +84,7 @@ func (m *nemesis) mend() {
 	m.w.note("fault", "everything is mended")
 	m.w.wires.heal()
 	for _, n := range m.w.nodes {
-		n.slowUntil, n.laden = 0, 0
+		n.slowUntil, n.fullUntil, n.laden = 0, 0, 0
 		n.thaw()
 		if !n.up {
 			n.start()
@@ -208,6 +213,22 @@ func (m *nemesis) regicide() {
 }
 
 func (m *nemesis) slow() { m.victim().slowUntil = m.w.now + m.w.rng.span(second, 30*second) }
+
+// fill leaves a disk without room. Checkpoints are not saved; what was set aside for Raft's log may do or may not: then the
+// process ends, and is started again when there is room.
+func (m *nemesis) fill() {
+	n := m.victim()
+	room := m.w.rng.span(second, 30*second)
+	n.fullUntil = m.w.now + room
+	if m.w.rng.percent(20) {
+		m.w.after(m.w.rng.span(0, second), func() {
+			if n.full() {
+				n.crash()
+				m.restart(n, room)
+			}
+		})
+	}
+}
 
 // load is a machine on which something else runs for a while.
 func (m *nemesis) load() { m.victim().laden = m.w.now + m.w.rng.span(second, 60*second) }

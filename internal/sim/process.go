@@ -33,6 +33,7 @@ type node struct {
 	snapshotAt uint64
 	disks      map[string]*disk // by run
 	slowUntil  int64            // the disk is slow
+	fullUntil  int64            // the disk has no room
 
 	// the process
 	boot    int // events of an earlier process are void
@@ -332,6 +333,8 @@ func (n *node) diskDelay(usual int64) int64 {
 	}
 	return d
 }
+
+func (n *node) full() bool { return n.w.now < n.fullUntil }
 
 // user submits one run, and stops and resumes it at times.
 type user struct {

@@ -50,7 +50,13 @@ func digest(r replica) []byte {
 
 func (k *worker) save(a step.Save) step.Event {
 	d := k.n.disk(k.id)
-	d.save(k.replica)
+	switch {
+	case !k.n.full():
+		d.save(k.replica)
+	case k.bug() != AcksUnsaved:
+		k.n.w.note(k.n.id, "%s: no room for the checkpoint of step %d", k.id, k.replica.done)
+		return step.Saved(a)
+	}
 	d.rotate(k.life.keep, k.latest.Step, k.bug())
 	k.n.w.checks.durable(k.n, k.id)
 	k.reports.durable(&proto.Checkpoint{Step: k.replica.done, Sha256: digest(k.replica), Nodes: []string{k.n.id}})
@@ -59,6 +65,15 @@ func (k *worker) save(a step.Save) step.Event {
 
 // finish reports the rest and says how this member's part ended.
 func (k *worker) finish(o *op, a step.Finish) {
+	if k.n.full() && !a.Paused && k.latest.HomeNode() == k.n.id { // it waits for room; the others need not write
+		o.interrupt = func() { k.answer(o, step.Failed{}) }
+		k.after(outputAgain, func() {
+			if k.op == o {
+				k.finish(o, a)
+			}
+		})
+		return
+	}
 	r := &proto.Report{Outcome: proto.Outcome_PAUSED}
 	if !a.Paused {
 		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: digest(k.replica)}
@@ -69,6 +84,10 @@ func (k *worker) finish(o *op, a step.Finish) {
 	k.reports.drain(k.n.w.now+drainTimeout, func(err error) {
 		if err != nil {
 			failed(fmt.Errorf("report steps: %w", err))
+			return
+		}
+		if k.n.full() && !a.Paused { // it has no output to speak of; the home node has
+			k.answer(o, step.Closed{})
 			return
 		}
 		k.report(r, func(err error) {

@@ -10,6 +10,7 @@ const (
 	reportEvery  = 200 * ms
 	reportLate   = 3 * second
 	drainTimeout = 20 * second
+	outputAgain  = 2 * second
 	drainPause   = 5 * ms
 	reportMost   = 512
 )

@@ -18,6 +18,7 @@ type Config struct {
 	Seed  uint64
 	Calm  bool // no faults
 	Drain bool // no faults but nodes that hand their work over and take it up again
+	Roomy bool // no disk is ever full: for seeds that were kept when there was no such fault
 	Bug   Bug  // what the shell does wrong on purpose
 	Whole bool // keep the whole trace, not only its end
 }
