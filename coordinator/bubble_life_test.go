@@ -58,7 +58,7 @@ func (l *life) member(c *cell) {
 			continue
 		}
 		for _, r := range read(k.fsm, (*state.Machine).Runs) {
-			l.watch(c, r)
+			l.watch(k, r)
 			if state.Leased(r.Phase) && slices.Contains(r.Lease.Members, c.id) {
 				l.report(c, k, r)
 			}
@@ -67,12 +67,12 @@ func (l *life) member(c *cell) {
 }
 
 // watch: what a replica has shown is never taken back, and is right.
-func (l *life) watch(c *cell, r *proto.Run) {
-	key := fmt.Sprint(c.id, c.boots, r.Spec.Run)
+func (l *life) watch(k *Coordinator, r *proto.Run) {
+	key := fmt.Sprintf("%p %s", k, r.Spec.Run)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.Step < l.seen[key] {
-		l.t.Errorf("%s: run %s went back from step %d to %d", c.id, r.Spec.Run, l.seen[key], r.Step)
+		l.t.Errorf("%s: run %s went back from step %d to %d", k.id, r.Spec.Run, l.seen[key], r.Step)
 	}
 	l.seen[key] = r.Step
 }
@@ -133,7 +133,9 @@ func (l *life) people(c *cell, rng *rand.Rand) {
 func (l *life) nemesis() {
 	for pause(l.stop, time.Duration(2+l.rng.IntN(40))*time.Second) {
 		what := []string{"part", "isolate leader", "crash", "crash leader", "outage", "snapshot", "heal", "heal"}[l.rng.IntN(8)]
+		l.mu.Lock()
 		l.count[what]++
+		l.mu.Unlock()
 		l.disturb(what)
 	}
 	l.mend()
@@ -155,9 +157,10 @@ func (l *life) disturb(what string) {
 	case "isolate leader":
 		l.part(func(id string) int { return len(id) * map[bool]int{true: 1}[id == victim.id] })
 	case "crash", "crash leader":
-		if victim.up {
+		if victim.alive() {
 			victim.crash()
-			l.work.Go(func() { l.restart(victim, time.Duration(l.rng.IntN(90))*time.Second) })
+			away := time.Duration(l.rng.IntN(90)) * time.Second
+			l.work.Go(func() { l.restart(victim, away) })
 		}
 	case "outage":
 		for _, c := range l.running() {
@@ -165,8 +168,8 @@ func (l *life) disturb(what string) {
 			l.work.Go(func() { l.restart(c, time.Second) })
 		}
 	case "snapshot":
-		if victim.up {
-			victim.raft.Snapshot()
+		if k, _ := victim.now(); victim.alive() {
+			k.raft.Snapshot()
 		}
 	case "heal":
 		l.part(func(string) int { return 0 })
@@ -176,6 +179,8 @@ func (l *life) disturb(what string) {
 func (l *life) restart(c *cell, after time.Duration) {
 	time.Sleep(after)
 	c.start()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.count["restarts"]++
 }
 

@@ -108,7 +108,6 @@ func (b *bubble) skeleton(id string) *Coordinator {
 
 // start boots the node on what its stores hold.
 func (c *cell) start() {
-	c.boots++
 	k := c.b.skeleton(c.id)
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	k.near = &wires{c.b, c.id}
@@ -120,6 +119,7 @@ func (c *cell) start() {
 		c.b.t.Fatal(err)
 	}
 	c.b.mu.Lock()
+	c.boots++
 	c.Coordinator, c.line, c.ctl, c.up = k, line, control{Coordinator: k}, true
 	c.b.mu.Unlock()
 	k.work.Go(func() { k.lead(k.ctx) })
@@ -162,7 +162,7 @@ func (b *bubble) all() []*cell {
 }
 
 func (b *bubble) running() []*cell {
-	return slices.DeleteFunc(b.all(), func(c *cell) bool { return !c.up })
+	return slices.DeleteFunc(b.all(), func(c *cell) bool { return !c.alive() })
 }
 
 // reaches reports whether two nodes that are up are connected.
@@ -190,28 +190,45 @@ func (b *bubble) part(side func(id string) int) {
 func (b *bubble) rewire() {
 	for _, x := range b.running() {
 		for _, y := range b.all() {
-			if x == y || y.line == nil {
+			k, from := x.now()
+			_, to := y.now()
+			if x == y || to == nil {
 				continue
 			}
 			if b.reaches(x.id, y.id) {
-				x.line.Connect(raft.ServerAddress(y.id), y.line)
-				x.sees(y, true)
+				from.Connect(raft.ServerAddress(y.id), to)
+				y.seenBy(k, true)
 				continue
 			}
-			x.line.Disconnect(raft.ServerAddress(y.id))
-			k := x.Coordinator
+			from.Disconnect(raft.ServerAddress(y.id))
 			k.work.Go(func() {
 				if sleep(k.ctx, suspicion) == nil && !b.reaches(x.id, y.id) {
-					x.sees(y, false)
+					y.seenBy(k, false)
 				}
 			})
 		}
 	}
 }
 
-func (c *cell) sees(y *cell, alive bool) {
-	meta := fmt.Sprintf("%s:1 %d", y.id, y.boots)
-	c.gossip.sight(&memberlist.Node{Name: y.id, Meta: []byte(meta)}, alive)
+// now is the node's coordinator of this boot, and its end of the network.
+func (c *cell) now() (*Coordinator, *raft.InmemTransport) {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	return c.Coordinator, c.line
+}
+
+func (c *cell) alive() bool {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	return c.up
+}
+
+// seenBy tells another node's gossip of this one.
+func (c *cell) seenBy(k *Coordinator, alive bool) {
+	c.b.mu.Lock()
+	meta := fmt.Sprintf("%s:1 %d", c.id, c.boots)
+	c.b.mu.Unlock()
+	k.gossip.sight(&memberlist.Node{Name: c.id, Meta: []byte(meta)}, alive)
 }
 
 // wires are calls from one node to others in a bubble.
@@ -275,7 +292,7 @@ func (b *bubble) until(what string, most time.Duration, ok func() bool) {
 // leader is who leads and can get something agreed on, or nil.
 func (b *bubble) leader() *cell {
 	for _, c := range b.running() {
-		if c.raft.State() == raft.Leader && c.raft.VerifyLeader().Error() == nil {
+		if k, _ := c.now(); k.raft.State() == raft.Leader && k.raft.VerifyLeader().Error() == nil {
 			return c
 		}
 	}
