@@ -61,7 +61,7 @@ func TestRecoverFromALostMajority(t *testing.T) {
 	r.Close()
 
 	alone := c.again()
-	if err := alone.Ready(alone.ctx(5 * time.Second)); err != nil {
+	if err := alone.Ready(alone.ctx(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if back := alone.leased(run, 1, 2); back.HomeNode() != c.ID() || back.Step != 20 {
@@ -95,7 +95,7 @@ func TestRecoverFromALostMajority(t *testing.T) {
 
 	// Who joins anew is let in, and a second recovery has the next epoch.
 	d := alone.join(alone.token(1, time.Minute))
-	if err := d.Ready(d.ctx(8 * time.Second)); err != nil {
+	if err := d.Ready(d.ctx(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if ca.Epoch(d.creds.ClusterID) != 2 {
