@@ -92,7 +92,7 @@ func (e *experiment) replaced(n *localNode) (*proto.CreateTokenReply, error) {
 	return c.CreateToken(ctx, &proto.CreateTokenRequest{Uses: 1, Role: string(ca.Voter)})
 }
 
-// saved looks whether the newest checkpoint that a node has acknowledged is on its disk.
+// saved looks whether the newest checkpoint that a node has acknowledged, or one that has come after it, is on its disk. The node is not up.
 func (e *experiment) saved(n *localNode) {
 	newest := e.watch.acknowledged(n.name)
 	e.mu.Lock()
@@ -100,7 +100,13 @@ func (e *experiment) saved(n *localNode) {
 	if newest == nil || newest.Step <= e.torn[n] {
 		return
 	}
-	if err := checkpoint.Check(e.checkpoints(n), e.run, newest.Step, newest.Sha256); err != nil {
+	dir := e.checkpoints(n)
+	for _, later := range checkpoint.List(dir) { // acknowledged since, or about to be: it may have taken the place of the one that we know
+		if later > newest.Step && later != e.torn[n] && checkpoint.Check(dir, e.run, later, nil) == nil {
+			return
+		}
+	}
+	if err := checkpoint.Check(dir, e.run, newest.Step, newest.Sha256); err != nil {
 		e.unsaved++
 		e.deaths = append(e.deaths, fmt.Sprintf("%s acknowledged the checkpoint of step %d: %v", n.name, newest.Step, err))
 	}

@@ -116,12 +116,12 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode, over <-chan struct
 
 // heal ends a cut. Nobody on the side of the minority may have called a step committed meanwhile.
 func (e *experiment) heal(f chaos.Fault, cut []*localNode, over <-chan struct{}) {
-	e.pause(settling)
-	before := e.watch.knownTo(cut)
+	began := time.Now()
+	before := e.settled(cut, f.Down)
 	if e.inTurn {
 		<-over
 	}
-	e.pause(f.Down - settling)
+	e.pause(f.Down - time.Since(began))
 	after := e.watch.knownTo(cut)
 	e.network.Heal()
 	e.mu.Lock()
@@ -129,6 +129,21 @@ func (e *experiment) heal(f chaos.Fault, cut []*localNode, over <-chan struct{})
 	e.minority += int(after - before)
 	for _, n := range cut {
 		delete(e.down, n)
+	}
+}
+
+// settled waits until the nodes call no more steps committed, and says how many they do. On a busy machine it takes its time until a node has told
+// all that had arrived before the cut; one that goes on committing is never done, and is found out by what it has done at the end.
+func (e *experiment) settled(nodes []*localNode, atMost time.Duration) uint64 {
+	began := time.Now()
+	e.pause(settling)
+	for known := e.watch.knownTo(nodes); ; {
+		e.pause(settling / 2)
+		now := e.watch.knownTo(nodes)
+		if now == known || time.Since(began) > atMost-settling || e.ctx.Err() != nil {
+			return known
+		}
+		known = now
 	}
 }
 
