@@ -58,7 +58,7 @@ func joiner(t *testing.T, c *localCluster, name string) (*localNode, *journal) {
 // A node joins while two others train, and the one that it copies the state from is killed in the middle of the copy: it
 // copies from the other one, and the result is that of one undisturbed process.
 func TestJoinSurvivesItsDonor(t *testing.T) {
-	j := tiny{Steps: 30}
+	j := tiny{Steps: 70}
 	dir, req := lay(t, j)
 	heavier(t, dir)
 	c, logs := loggedCluster(t, 3)
@@ -104,7 +104,7 @@ func servesFirst(logs []*journal) int {
 
 // A node that runs another build says so in one sentence and never becomes a member of a run.
 func TestOtherBuildTakesNoPart(t *testing.T) {
-	j := tiny{Steps: 3000}
+	j := tiny{Steps: 100_000}
 	_, req := lay(t, j)
 	c, _ := loggedCluster(t, 1)
 	other := anotherBuild(t)
