@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -100,73 +98,4 @@ func servesFirst(logs []*journal) int {
 		}
 		time.Sleep(100 * time.Microsecond)
 	}
-}
-
-// A node that runs another build says so in one sentence and never becomes a member of a run.
-func TestOtherBuildTakesNoPart(t *testing.T) {
-	j := tiny{Steps: 100_000}
-	_, req := lay(t, j)
-	c, _ := loggedCluster(t, 1)
-	other := anotherBuild(t)
-	cl, err := dial(t.Context(), c.nodes[0].dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cl.Close()
-	token, err := cl.CreateToken(t.Context(), &proto.CreateTokenRequest{Uses: 1, TtlMs: 60_000, Role: "worker"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := &journal{}
-	refused := atStep(5, func() {
-		cmd := exec.Command(other, "join", c.nodes[0].addr, "--bind", "127.0.0.1:0", "--name", "stranger", "--dir", filepath.Join(t.TempDir(), "state"))
-		cmd.Env = append(os.Environ(), tokenEnv+"="+token.Token)
-		cmd.Stderr = said
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	})
-	var last *proto.Run
-	stop := false
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	reply, err := cl.Submit(ctx, req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	watch := disturb(func(e *proto.FollowEvent) bool {
-		last = e.Run
-		refused.show(e)
-		if !stop && strings.Contains(said.String(), "takes no part: the run is on lorad") {
-			stop = true
-			if _, err := cl.Stop(ctx, &proto.StopRequest{Run: e.Run.Spec.Run}); err != nil {
-				t.Error(err)
-			}
-		}
-		return false
-	})
-	if _, err := cl.follow(ctx, reply.Run.Spec.Run, 0, &watch); err != nil {
-		t.Fatal(err)
-	}
-	if !stop || last.Lease.Generation != 1 || len(last.Lease.Members) != 1 {
-		t.Errorf("it said so: %v; generation %d with %d members:\n%s", stop, last.Lease.Generation, len(last.Lease.Members), said)
-	}
-	if n := strings.Count(said.String(), "takes no part"); n != 1 {
-		t.Errorf("it said so %d times:\n%s", n, said)
-	}
-}
-
-// anotherBuild is this program in a file that is not the same, which is what makes a development build another version.
-func anotherBuild(t *testing.T) string {
-	t.Helper()
-	program, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "lorad")
-	if err := os.WriteFile(path, append(program, 0), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
