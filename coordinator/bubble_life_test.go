@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -226,12 +227,15 @@ func (l *life) judge() {
 	l.until("all runs over", 12*time.Hour, func() bool {
 		return !slices.ContainsFunc(lead.Runs(), func(r *proto.Run) bool { return !state.Terminal(r.Phase) })
 	})
-	for id := range l.accepted {
+	l.mu.Lock()
+	accepted, reported := maps.Clone(l.accepted), maps.Clone(l.reported)
+	l.mu.Unlock()
+	for id := range accepted {
 		if lead.Run(id) == nil {
 			l.t.Errorf("run %s was accepted and is gone", id)
 		}
 	}
-	for id, step := range l.reported {
+	for id, step := range reported {
 		if r := lead.Run(id); r.GetStep() < step {
 			l.t.Errorf("run %s: step %d was committed, the ledger ends at %d", id, step, r.GetStep())
 		}

@@ -238,7 +238,7 @@ func TestGossipKeyChangesWhenANodeGoes(t *testing.T) {
 	}
 	eventually(t, "the node that was away is heard", func() bool { return a.gossip.alive(back.ID()) && back.gossip.alive(b.ID()) })
 	c := a.join(a.token(1, time.Minute))
-	if !bytes.Equal(c.creds.GossipKey, a.gossip.keys.GetPrimaryKey()) {
+	if !bytes.Equal(c.creds.gossipKey().key, a.gossip.keys.GetPrimaryKey()) {
 		t.Error("a joiner got an old key")
 	}
 	eventually(t, "the joiner is heard", func() bool { return b.gossip.alive(c.ID()) })
