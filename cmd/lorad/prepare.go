@@ -18,6 +18,7 @@ import (
 	"lorad/model"
 	"lorad/model/tokenizer"
 	"lorad/node"
+	"lorad/node/recipe"
 )
 
 type prepareCmd struct {
@@ -114,8 +115,7 @@ func readJob(path string) (job.Job, error) {
 }
 
 func (p prepareCmd) describe(j job.Job, set data.Set, tok *tokenizer.Tokenizer) (prepared, error) {
-	plan, err := curriculum.New(curriculum.Spec{Mode: j.Curriculum, Seed: j.Seed, GlobalBatch: j.GlobalBatchSize, MicroBatch: j.MicroBatchSize,
-		Epochs: j.NumEpochs, MaxSteps: j.MaxSteps}, data.Difficulties(set.Train))
+	plan, err := curriculum.New(recipe.Order(j), data.Difficulties(set.Train))
 	if err != nil {
 		return prepared{}, err
 	}

@@ -61,7 +61,7 @@ func Load(j job.Job, inputs fs.FS) (*Recipe, error) {
 	if r.Set, err = data.Build(data.SourcesOf(j, r.open), data.OptionsOf(j), r.Tokenizer, r.Base.ChatTemplate()); err != nil {
 		return nil, err
 	}
-	if r.Plan, err = curriculum.New(order(j), difficulties(r.Set.Train)); err != nil {
+	if r.Plan, err = curriculum.New(Order(j), data.Difficulties(r.Set.Train)); err != nil {
 		return nil, err
 	}
 	r.val = chunks(len(r.Set.Val), j.MicroBatchSize)
@@ -94,7 +94,8 @@ func (r *Recipe) loraConfig() *peft.LoraConfig {
 	return c
 }
 
-func order(j job.Job) curriculum.Spec {
+// Order is how the job orders its examples and cuts them into steps.
+func Order(j job.Job) curriculum.Spec {
 	return curriculum.Spec{
 		Mode:        j.Curriculum,
 		Seed:        j.Seed,
@@ -103,14 +104,6 @@ func order(j job.Job) curriculum.Spec {
 		Epochs:      j.NumEpochs,
 		MaxSteps:    j.MaxSteps,
 	}
-}
-
-func difficulties(examples []data.Example) []float64 {
-	out := make([]float64, len(examples))
-	for i, e := range examples {
-		out[i] = e.Difficulty
-	}
-	return out
 }
 
 func chunks(n, size int) [][]int {
