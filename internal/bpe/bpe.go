@@ -14,6 +14,7 @@ import (
 	"container/heap"
 	"iter"
 	"sort"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -241,7 +242,7 @@ func ByteRune(b byte) rune {
 func Split(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for len(text) > 0 {
-			n := cut(text)
+			n := Cut(text)
 			if !yield(text[:n]) {
 				return
 			}
@@ -252,11 +253,13 @@ func Split(text string) iter.Seq[string] {
 
 var contractions = []string{"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}
 
-// cut is the length in bytes of the first pre-token of a text that is not empty.
-func cut(text string) int {
-	for _, c := range contractions {
-		if len(text) >= len(c) && text[:len(c)] == c {
-			return len(c)
+// Cut is the length in bytes of the first piece that Split makes of a text that is not empty.
+func Cut(text string) int {
+	if text[0] == '\'' {
+		for _, c := range contractions {
+			if strings.HasPrefix(text, c) {
+				return len(c)
+			}
 		}
 	}
 	lead := 0
@@ -264,16 +267,20 @@ func cut(text string) int {
 		lead = 1
 	}
 	r, _ := utf8.DecodeRuneInString(text[lead:])
-	if k := kindOf(r); k != space {
-		return lead + run(text[lead:], k)
+	if k := KindOf(r); k != Space {
+		return lead + Run(text[lead:], k)
 	}
-	n := run(text, space)
+	return Spaces(text)
+}
+
+// Spaces is the length in bytes of what \s+(?!\S)|\s+ matches in a text that begins with white space: a run before a word leaves its last
+// character to the word, unless it is the only one.
+func Spaces(text string) int {
+	n := Run(text, Space)
 	if n == len(text) {
 		return n
 	}
-	// A run of spaces before a word leaves its last one to the word, unless it is the only one.
-	_, last := utf8.DecodeLastRuneInString(text[:n])
-	if n > last {
+	if _, last := utf8.DecodeLastRuneInString(text[:n]); n > last {
 		return n - last
 	}
 	return n

@@ -5,33 +5,59 @@ import (
 	"unicode/utf8"
 )
 
-type kind int
+// Kind is what the expressions of byte-level tokenizers tell apart: white space, letters (\p{L}), numbers (\p{N}) and the rest.
+type Kind uint8
 
 const (
-	space kind = iota
-	letter
-	digit
-	other
+	Space Kind = iota
+	Letter
+	Number
+	Other
 )
 
-func kindOf(r rune) kind {
-	switch {
-	case unicode.IsSpace(r):
-		return space
-	case unicode.IsLetter(r):
-		return letter
-	case unicode.IsNumber(r):
-		return digit
+// asciiKinds spares the commonest characters three searches in Unicode's tables.
+var asciiKinds = func() (kinds [utf8.RuneSelf]Kind) {
+	for r := range kinds {
+		kinds[r] = unicodeKind(rune(r))
 	}
-	return other
+	return kinds
+}()
+
+// KindOf is the kind of a character.
+func KindOf(r rune) Kind {
+	if r >= 0 && r < utf8.RuneSelf {
+		return asciiKinds[r]
+	}
+	return unicodeKind(r)
 }
 
-// run is the length in bytes of the leading runes of kind k.
-func run(text string, k kind) int {
-	for i, r := range text {
-		if kindOf(r) != k {
+func unicodeKind(r rune) Kind {
+	switch {
+	case unicode.IsSpace(r):
+		return Space
+	case unicode.IsLetter(r):
+		return Letter
+	case unicode.IsNumber(r):
+		return Number
+	}
+	return Other
+}
+
+// Run is the length in bytes of the leading characters of kind k.
+func Run(text string, k Kind) int {
+	for i := 0; i < len(text); {
+		if text[i] < utf8.RuneSelf {
+			if asciiKinds[text[i]] != k {
+				return i
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(text[i:])
+		if unicodeKind(r) != k {
 			return i
 		}
+		i += n
 	}
 	return len(text)
 }

@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"unicode"
@@ -73,31 +74,39 @@ type span struct {
 
 // matcher finds a set of strings: leftmost first, the longest where several begin at one place.
 type matcher struct {
-	root node
-	any  bool
+	root   node
+	begins [256]bool // bytes that a token begins with
+	any    bool
 }
 
+// node is a place in a trie; kids[i] is reached by the byte keys[i].
 type node struct {
-	next map[byte]*node
+	keys []byte
+	kids []*node
 	tok  *addedToken
+}
+
+func (n *node) child(key byte) *node {
+	if i := bytes.IndexByte(n.keys, key); i >= 0 {
+		return n.kids[i]
+	}
+	return nil
 }
 
 func (m *matcher) insert(content string, tok addedToken) {
 	n := &m.root
 	for i := range len(content) {
-		if n.next == nil {
-			n.next = map[byte]*node{}
-		}
-		child := n.next[content[i]]
+		child := n.child(content[i])
 		if child == nil {
 			child = &node{}
-			n.next[content[i]] = child
+			n.keys, n.kids = append(n.keys, content[i]), append(n.kids, child)
 		}
 		n = child
 	}
 	if n.tok == nil { // the first one wins, as in the reference library
 		n.tok = &tok
 	}
+	m.begins[content[0]] = true
 	m.any = true
 }
 
@@ -105,7 +114,7 @@ func (m *matcher) insert(content string, tok addedToken) {
 func (m *matcher) longest(text string, at int) (tok *addedToken, length int) {
 	n := &m.root
 	for i := at; i < len(text); i++ {
-		if n = n.next[text[i]]; n == nil {
+		if n = n.child(text[i]); n == nil {
 			break
 		}
 		if n.tok != nil {
@@ -123,6 +132,10 @@ func (m *matcher) split(text string) []span {
 	var out []span
 	done := 0 // text before it is in out
 	for at := 0; m.any && at < len(text); {
+		if !m.begins[text[at]] {
+			at++
+			continue
+		}
 		tok, n := m.longest(text, at)
 		if tok == nil {
 			at++

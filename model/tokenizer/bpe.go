@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -11,6 +12,9 @@ type bpe struct {
 	chars        map[rune]int32   // the entries of vocab that are one character
 	merges       map[uint64]merge // by the pair of ids
 	bytes        [256]int32       // ids of <0x00> .. <0xFF>, -1 where the vocabulary has none
+	visible      [256]int32       // ids of the bytes' stand-ins, -1 likewise
+	byteLevel    bool             // words are bytes, each written as its stand-in
+	cutSpaces    bool             // no merge reaches over the beginning of a run of ▁: words are cut there
 	byteFallback bool
 	ignoreMerges bool // a word that is in the vocabulary is not taken apart
 	fuseUnk      bool
@@ -38,15 +42,55 @@ func (m *bpe) index() {
 			id = -1
 		}
 		m.bytes[b] = id
+		if id, ok = m.chars[byteToVisible[b]]; !ok {
+			id = -1
+		}
+		m.visible[b] = id
 	}
+}
+
+// metaspaceRune is SentencePiece's space.
+const metaspaceRune = "▁"
+
+// reachesOver reports whether a token has a ▁ after anything else.
+func reachesOver(token string) bool {
+	return beforeSpaces(token) < len(token)
 }
 
 // encoder appends the ids of one word after another, and keeps its buffers in between.
 type encoder struct {
 	*bpe
+	words   words
 	ids     []int32
 	symbols []symbol
 	queue   queue
+}
+
+func newEncoder(m *bpe) *encoder { return &encoder{bpe: m, words: newWords()} }
+
+// part encodes what the pre-tokenizer made.
+func (e *encoder) part(text string) {
+	if !e.cutSpaces {
+		e.word(text)
+		return
+	}
+	for len(text) > 0 {
+		n := beforeSpaces(text)
+		e.word(text[:n])
+		text = text[n:]
+	}
+}
+
+// beforeSpaces is the length of text up to the first ▁ after something else.
+func beforeSpaces(text string) int {
+	at := 0
+	for strings.HasPrefix(text[at:], metaspaceRune) {
+		at += len(metaspaceRune)
+	}
+	if n := strings.Index(text[at:], metaspaceRune); n >= 0 {
+		return at + n
+	}
+	return len(text)
 }
 
 // symbol is a token of the word being merged; the live ones form a doubly linked list by index. id is -1 once merged away.
@@ -55,24 +99,60 @@ type symbol struct {
 }
 
 func (e *encoder) word(w string) {
+	place := e.words.at(w)
+	if place.holds(w) {
+		e.ids = append(e.ids, place.ids[:place.count]...)
+		return
+	}
+	from := len(e.ids)
+	e.mergeWord(w)
+	place.keep(w, e.ids[from:])
+}
+
+// mergeWord appends the ids of a word that is not remembered.
+func (e *encoder) mergeWord(w string) {
 	if e.ignoreMerges {
-		if id, ok := e.vocab[w]; ok {
+		spelt := w
+		if e.byteLevel {
+			spelt = toVisible(w)
+		}
+		if id, ok := e.vocab[spelt]; ok {
 			e.ids = append(e.ids, id)
 			return
 		}
 	}
-	e.start(w)
+	e.symbols = e.symbols[:0]
+	if !e.byteLevel {
+		e.start(w)
+	} else if !e.startBytes(w) {
+		e.start(toVisible(w))
+	}
+	if n := len(e.symbols); n > 0 {
+		e.symbols[n-1].next = -1
+	}
 	e.mergeAll()
 	for i := int32(0); i >= 0 && int(i) < len(e.symbols); i = e.symbols[i].next {
 		e.ids = append(e.ids, e.symbols[i].id)
 	}
 }
 
+// startBytes makes each byte a symbol, or reports that the vocabulary lacks one.
+func (e *encoder) startBytes(w string) bool {
+	for i := range len(w) {
+		id := e.visible[w[i]]
+		if id < 0 {
+			e.symbols = e.symbols[:0]
+			return false
+		}
+		e.push(id)
+	}
+	return true
+}
+
 // start splits a word into characters, each a symbol. A character that is not in the vocabulary becomes its UTF-8 bytes, or else
 // the unknown token. An unknown token is held back until the next known character, so bytes overtake it: that is what the
 // reference library does, and ids must be the same.
 func (e *encoder) start(w string) {
-	e.symbols = e.symbols[:0]
 	held := false
 	for i, r := range w {
 		if id, ok := e.chars[r]; ok {
@@ -96,9 +176,6 @@ func (e *encoder) start(w string) {
 	}
 	if held {
 		e.push(e.unk)
-	}
-	if n := len(e.symbols); n > 0 {
-		e.symbols[n-1].next = -1
 	}
 }
 

@@ -75,9 +75,11 @@ func (t *Tokenizer) load(data []byte) error {
 	if t.normalize, err = parseNormalizer(f.Normalizer); err != nil {
 		return err
 	}
-	if t.pre, err = parsePreTokenizer(f.PreTokenizer); err != nil {
+	pre, err := parsePreTokenizer(f.PreTokenizer)
+	if err != nil {
 		return err
 	}
+	t.pre, t.model.byteLevel = pre.split, pre.spell
 	if t.pre != nil && prependsFirst(f.PreTokenizer) && shiftsStart(f.Normalizer) {
 		return errors.New("pre_tokenizer Metaspace with prepend_scheme first is not supported after a normalizer Replace or Strip")
 	}
@@ -147,9 +149,12 @@ func (l *mergeList) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// rankMerges numbers the merges: their order is their rank.
+// rankMerges numbers the merges: their order is their rank. A SentencePiece model comes without a pre-tokenizer, its words are whole
+// texts; where no merge reaches over the beginning of a run of ▁, they can be cut there without changing an id.
 func (m *bpe) rankMerges(list mergeList) error {
 	m.merges = make(map[uint64]merge, len(list))
+	_, spaced := m.vocab[metaspaceRune]
+	m.cutSpaces = spaced && !m.ignoreMerges
 	for rank, two := range list {
 		if len(two) != 2 {
 			return fmt.Errorf("merge %d: %q is not a pair", rank, two)
@@ -161,6 +166,7 @@ func (m *bpe) rankMerges(list mergeList) error {
 			return fmt.Errorf("merge %d: %q, %q or what they make is not in the vocabulary", rank, two[0], two[1])
 		}
 		m.merges[pair(a, b)] = merge{int32(rank), id}
+		m.cutSpaces = m.cutSpaces && !reachesOver(two[0]+two[1])
 	}
 	return nil
 }

@@ -80,6 +80,10 @@ func parseReplace(raw json.RawMessage) (normalizer, error) {
 	if err != nil {
 		return nil, err
 	}
+	var lit struct{ String string }
+	if err := json.Unmarshal(c.Pattern, &lit); err == nil && lit.String != "" {
+		return func(s string) string { return strings.ReplaceAll(s, lit.String, c.Content) }, nil
+	}
 	return func(s string) string { return replaceAll(s, p, c.Content) }, nil
 }
 

@@ -10,14 +10,21 @@ import (
 	trained "lorad/internal/bpe"
 )
 
-// preTokenizer splits stretches of text further; merges never cross what it separates. first says that the first stretch begins
-// the whole text. Empty stretches do not appear, neither in nor out.
-type preTokenizer func(parts []string, first bool) []string
+// preTokenizer splits a stretch of text and emits the parts in order; merges never cross what it separates. first says that the
+// stretch begins the whole text. Empty stretches do not appear, neither in nor out.
+type preTokenizer func(text string, first bool, emit func(string))
 
-func parsePreTokenizer(raw json.RawMessage) (preTokenizer, error) {
+// splitting is a pre-tokenizer, nil for one that splits nothing. spell says that the bytes of the parts are written as their
+// stand-ins afterwards: that is left to the model, which has tables for it.
+type splitting struct {
+	split preTokenizer
+	spell bool
+}
+
+func parsePreTokenizer(raw json.RawMessage) (splitting, error) {
 	kind, err := componentType(raw, "pre_tokenizer")
 	if kind == "" || err != nil {
-		return nil, err
+		return splitting{}, err
 	}
 	switch kind {
 	case "Sequence":
@@ -25,57 +32,83 @@ func parsePreTokenizer(raw json.RawMessage) (preTokenizer, error) {
 	case "ByteLevel":
 		return parseByteLevel(raw)
 	case "Split":
-		return parseSplit(raw)
+		p, err := parseSplit(raw)
+		return splitting{split: p}, err
 	case "Digits":
-		return parseDigits(raw)
+		p, err := parseDigits(raw)
+		return splitting{split: p}, err
 	case "Metaspace":
 		m, err := parseMetaspace(raw)
-		return m.preTokenize, err
+		return splitting{split: m.preTokenize}, err
 	}
-	return nil, unsupported("pre_tokenizer", kind, "Sequence, ByteLevel, Split, Digits, Metaspace")
+	return splitting{}, unsupported("pre_tokenizer", kind, "Sequence, ByteLevel, Split, Digits, Metaspace")
 }
 
-func parsePreTokenizers(raw json.RawMessage) (preTokenizer, error) {
+func parsePreTokenizers(raw json.RawMessage) (splitting, error) {
 	var c struct {
 		Type          string
 		Pretokenizers []json.RawMessage
 	}
 	if err := strict(raw, "Sequence", &c); err != nil {
-		return nil, err
+		return splitting{}, err
 	}
-	var all []preTokenizer
+	var all splitting
 	for i, r := range c.Pretokenizers {
 		p, err := parsePreTokenizer(r)
 		if err != nil {
-			return nil, err
+			return splitting{}, err
 		}
 		if m, err := parseMetaspace(r); i > 0 && err == nil && m.scheme == "first" {
-			return nil, fmt.Errorf("pre_tokenizer Sequence: Metaspace with prepend_scheme first is supported in the first place only")
+			return splitting{}, fmt.Errorf("pre_tokenizer Sequence: Metaspace with prepend_scheme first is supported in the first place only")
 		}
-		if p != nil {
-			all = append(all, p)
-		}
+		all = splitting{chain(all.spelt(), p.split), p.spell}
 	}
-	return func(parts []string, first bool) []string {
-		for _, p := range all {
-			parts = p(parts, first)
-		}
-		return parts
-	}, nil
+	return all, nil
 }
 
-// splitWith applies a pattern and a behaviour to each part.
+// spelt is a pre-tokenizer that writes the stand-ins itself, for whatever comes after it.
+func (s splitting) spelt() preTokenizer {
+	if !s.spell {
+		return s.split
+	}
+	return chain(s.split, func(text string, _ bool, emit func(string)) { emit(toVisible(text)) })
+}
+
+// chain gives the parts of one pre-tokenizer to the next.
+func chain(one, next preTokenizer) preTokenizer {
+	if one == nil {
+		return next
+	}
+	if next == nil {
+		return one
+	}
+	return func(text string, first bool, emit func(string)) {
+		one(text, first, func(part string) {
+			next(part, first, emit)
+			first = false
+		})
+	}
+}
+
+// splitWith applies a pattern and a behaviour.
 func splitWith(p pattern, behave behaviour) preTokenizer {
-	return func(parts []string, _ bool) []string {
-		var out []string
-		for _, s := range parts {
-			for _, m := range behave(p(s)) {
-				if m.start < m.end {
-					out = append(out, s[m.start:m.end])
-				}
+	return func(text string, _ bool, emit func(string)) {
+		for _, m := range behave(p(text)) {
+			if m.start < m.end {
+				emit(text[m.start:m.end])
 			}
 		}
-		return out
+	}
+}
+
+// scan splits with a scanner.
+func scan(next scanner) preTokenizer {
+	return func(text string, _ bool, emit func(string)) {
+		for len(text) > 0 {
+			n := next(text)
+			emit(text[:n])
+			text = text[n:]
+		}
 	}
 }
 
@@ -143,15 +176,30 @@ func mergedWithNext(in []stretch) []stretch {
 	return out
 }
 
-func parseSplit(raw json.RawMessage) (preTokenizer, error) {
-	var c struct {
-		Type     string
-		Pattern  json.RawMessage
-		Behavior string
-		Invert   bool
+// splitOptions is the Split component.
+type splitOptions struct {
+	Type     string
+	Pattern  json.RawMessage
+	Behavior string
+	Invert   bool
+}
+
+// scanner is the hand-written split that does the same, nil when there is none.
+func (c splitOptions) scanner() scanner {
+	var p struct{ Regex string }
+	if c.Behavior != "Isolated" || c.Invert || json.Unmarshal(c.Pattern, &p) != nil {
+		return nil
 	}
+	return knownScanner(p.Regex)
+}
+
+func parseSplit(raw json.RawMessage) (preTokenizer, error) {
+	var c splitOptions
 	if err := strict(raw, "Split", &c); err != nil {
 		return nil, err
+	}
+	if known := c.scanner(); known != nil {
+		return scan(known), nil
 	}
 	p, err := parsePattern(c.Pattern)
 	if err != nil {
@@ -200,41 +248,26 @@ type byteLevel struct {
 	UseRegex    *bool `json:"use_regex"`
 }
 
-// gpt2Pattern is GPT-2's expression (contractions; words, numbers and signs with the space before them; spaces) without the
-// expression engine, which took nine tenths of the time of tokenising.
-func gpt2Pattern(s string) []stretch {
-	var out []stretch
-	at := 0
-	for part := range trained.Split(s) {
-		out = append(out, stretch{at, at + len(part), true})
-		at += len(part)
-	}
-	return out
-}
-
-func parseByteLevel(raw json.RawMessage) (preTokenizer, error) {
+func parseByteLevel(raw json.RawMessage) (splitting, error) {
 	var c byteLevel
 	if err := strict(raw, "ByteLevel", &c); err != nil {
-		return nil, err
+		return splitting{}, err
 	}
-	split := func(parts []string, _ bool) []string { return parts }
+	var split preTokenizer
 	if c.UseRegex == nil || *c.UseRegex {
-		split = splitWith(gpt2Pattern, func(in []stretch) []stretch { return in })
+		split = scan(trained.Cut)
 	}
-	return func(parts []string, first bool) []string {
-		if c.AddPrefix {
-			for i, s := range parts {
-				if !strings.HasPrefix(s, " ") {
-					parts[i] = " " + s
-				}
-			}
-		}
-		parts = split(parts, first)
-		for i, s := range parts {
-			parts[i] = toVisible(s)
-		}
-		return parts
-	}, nil
+	if c.AddPrefix {
+		split = chain(prefixSpace, split)
+	}
+	return splitting{split, true}, nil
+}
+
+func prefixSpace(text string, _ bool, emit func(string)) {
+	if !strings.HasPrefix(text, " ") {
+		text = " " + text
+	}
+	emit(text)
 }
 
 // metaspace writes spaces as a visible character, SentencePiece's way.
@@ -272,16 +305,14 @@ func parseMetaspace(raw json.RawMessage) (metaspace, error) {
 	return m, nil
 }
 
-func (m metaspace) preTokenize(parts []string, first bool) []string {
-	for i, s := range parts {
-		s = strings.ReplaceAll(s, " ", m.replacement)
-		if (m.scheme == "always" || m.scheme == "first" && first && i == 0) && !strings.HasPrefix(s, m.replacement) {
-			s = m.replacement + s
-		}
-		parts[i] = s
+func (m metaspace) preTokenize(text string, first bool, emit func(string)) {
+	text = strings.ReplaceAll(text, " ", m.replacement)
+	if (m.scheme == "always" || m.scheme == "first" && first) && !strings.HasPrefix(text, m.replacement) {
+		text = m.replacement + text
 	}
 	if !m.split {
-		return parts
+		emit(text)
+		return
 	}
-	return splitWith(literal(m.replacement), mergedWithNext)(parts, first)
+	splitWith(literal(m.replacement), mergedWithNext)(text, first, emit)
 }

@@ -1,7 +1,10 @@
 package tokenizer
 
 import (
+	"slices"
 	"strings"
+	"sync"
+	"unicode/utf8"
 )
 
 // Tokenizer is a loaded tokenizer.json. It does not change after Load and is safe for concurrent use.
@@ -15,6 +18,7 @@ type Tokenizer struct {
 	pieces    []string     // by id; "" where there is a hole
 	bos, eos  int32
 	pad       int32
+	encoders  sync.Pool // of *encoder: buffers and words met before
 }
 
 // sequence marks the place of the text in a template.
@@ -24,23 +28,43 @@ const sequence = -1
 // must not be able to write control tokens has to be checked before. addSpecial adds what the post-processor adds, e.g. <s>.
 // A run of bytes that is not UTF-8 counts as one U+FFFD.
 func (t *Tokenizer) Encode(text string, addSpecial bool) []int32 {
-	body := t.encode(strings.ToValidUTF8(text, "\uFFFD"))
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\uFFFD")
+	}
+	enc, ok := t.encoders.Get().(*encoder)
+	if !ok {
+		enc = newEncoder(&t.model)
+	}
+	enc.ids = make([]int32, 0, len(text)/3+len(t.template)+4)
 	if !addSpecial {
-		return body
+		t.encode(enc, text)
+	} else {
+		t.encodeTemplate(enc, text)
 	}
-	ids := make([]int32, 0, len(body)+len(t.template))
-	for _, id := range t.template {
-		if id == sequence {
-			ids = append(ids, body...)
-		} else {
-			ids = append(ids, id)
-		}
-	}
+	ids := enc.ids
+	enc.ids = nil
+	t.encoders.Put(enc)
 	return ids
 }
 
-func (t *Tokenizer) encode(text string) []int32 {
-	enc := encoder{bpe: &t.model, ids: make([]int32, 0, len(text)/3+4)}
+// encodeTemplate encodes the text with what the post-processor puts around it.
+func (t *Tokenizer) encodeTemplate(enc *encoder, text string) {
+	at, done := 0, 0 // the text's ids, once it is encoded: a template may repeat it
+	for _, id := range t.template {
+		switch {
+		case id != sequence:
+			enc.ids = append(enc.ids, id)
+		case done > 0:
+			enc.ids = append(enc.ids, slices.Clone(enc.ids[at:done])...)
+		default:
+			at = len(enc.ids)
+			t.encode(enc, text)
+			done = len(enc.ids)
+		}
+	}
+}
+
+func (t *Tokenizer) encode(enc *encoder, text string) {
 	for _, s := range t.added.raw.split(text) {
 		if s.id >= 0 {
 			enc.ids = append(enc.ids, s.id)
@@ -50,24 +74,20 @@ func (t *Tokenizer) encode(text string) []int32 {
 		if t.normalize != nil {
 			part = t.normalize(part)
 		}
-		t.encodeNormalized(&enc, part, s.start == 0)
+		t.encodeNormalized(enc, part, s.start == 0)
 	}
-	return enc.ids
 }
 
 // encodeNormalized encodes a stretch of normalized text; first says that it begins the whole text.
 func (t *Tokenizer) encodeNormalized(enc *encoder, text string, first bool) {
 	for _, s := range t.added.normalized.split(text) {
-		if s.id >= 0 {
+		switch part := text[s.start:s.end]; {
+		case s.id >= 0:
 			enc.ids = append(enc.ids, s.id)
-			continue
-		}
-		words := []string{text[s.start:s.end]}
-		if t.pre != nil {
-			words = t.pre(words, first && s.start == 0)
-		}
-		for _, w := range words {
-			enc.word(w)
+		case t.pre != nil:
+			t.pre(part, first && s.start == 0, enc.part)
+		default:
+			enc.part(part)
 		}
 	}
 }
