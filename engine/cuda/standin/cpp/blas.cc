@@ -1,0 +1,121 @@
+// Stand-in libcublas.so.12: matrix products with operands in f32 or bf16, added up in f32. Matrices are column-major, as cuBLAS has them.
+#include "driver.h"
+
+namespace {
+
+struct Handle {
+    CUstream_st* stream = nullptr;
+};
+
+enum { blas_success = 0, blas_not_initialized = 1, blas_invalid_value = 7, blas_execution_failed = 13, blas_not_supported = 15 };
+enum { type_f32 = 0, type_bf16 = 14 };  // cudaDataType_t
+
+float load(const void* p, int type, size_t i) {
+    if (type == type_f32) return ((const float*)p)[i];
+    return emulate_bits<float>(unsigned(((const unsigned short*)p)[i]) << 16);
+}
+
+unsigned short round_bf16(float f) {
+    unsigned bits = emulate_bits<unsigned>(f);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+void store(void* p, int type, size_t i, float f) {
+    if (type == type_f32)
+        ((float*)p)[i] = f;
+    else
+        ((unsigned short*)p)[i] = round_bf16(f);
+}
+
+struct Operand {
+    const void* at;
+    int type;
+    size_t ld;
+    bool transposed;
+    size_t index(size_t row, size_t col) const { return transposed ? row * ld + col : col * ld + row; }
+    size_t extent(size_t rows, size_t cols) const { return rows && cols ? index(rows - 1, cols - 1) + 1 : 0; }
+    bool held(size_t rows, size_t cols) const { return standin::holds((uintptr_t)at, extent(rows, cols) * (type == type_f32 ? 4 : 2)); }
+    // copy is the matrix in f32 with the inner dimension k first: element (row, k) at row*k_count + k.
+    std::vector<float> rows(size_t n, size_t k) const {
+        std::vector<float> v(n * k);
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < k; j++) v[i * k + j] = load(at, type, index(i, j));
+        return v;
+    }
+};
+
+struct Product {
+    size_t m, n, k;
+    float alpha, beta;
+    Operand a, b, c;
+
+    void run() const {
+        Operand turned = b;
+        turned.transposed = !b.transposed;
+        std::vector<float> left = a.rows(m, k), right = turned.rows(n, k);
+        for (size_t j = 0; j < n; j++)
+            for (size_t i = 0; i < m; i++) element(i, j, &left[i * k], &right[j * k]);
+    }
+
+    // Eight interleaved sums: some order, and fast.
+    void element(size_t i, size_t j, const float* x, const float* y) const {
+        float s[8] = {};
+        size_t l = 0;
+        for (; l + 8 <= k; l += 8)
+            for (int u = 0; u < 8; u++) s[u] += x[l + u] * y[l + u];
+        for (; l < k; l++) s[0] += x[l] * y[l];
+        float sum = alpha * (((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])));
+        size_t at = c.index(i, j);
+        if (beta != 0) sum += beta * load(c.at, c.type, at);
+        store(const_cast<void*>(c.at), c.type, at, sum);
+    }
+
+    bool held() const { return a.held(m, k) && b.held(k, n) && c.held(m, n); }
+};
+
+int enqueue(Handle* h, Product p) {
+    if (!h) return blas_not_initialized;
+    if ((p.a.type != type_f32 && p.a.type != type_bf16) || p.a.type != p.b.type || (p.c.type != type_f32 && p.c.type != type_bf16)) return blas_not_supported;
+    size_t a_rows = p.a.transposed ? p.k : p.m, b_rows = p.b.transposed ? p.n : p.k;
+    if (p.a.ld < a_rows || p.b.ld < b_rows || p.c.ld < p.m || !p.held()) return blas_invalid_value;
+    if (p.m == 0 || p.n == 0) return blas_success;
+    return standin::enqueue(h->stream, [p] { p.run(); }) == success ? blas_success : blas_execution_failed;
+}
+
+const char* advance(const void* p, int type, long long elements) { return (const char*)p + elements * (type == type_f32 ? 4 : 2); }
+
+}  // namespace
+
+API cublasCreate_v2(Handle** h) { return *h = new Handle, standin::ready() == success ? blas_success : blas_not_initialized; }
+API cublasDestroy_v2(Handle* h) { return delete h, blas_success; }
+API cublasGetVersion_v2(Handle*, int* v) { return *v = 120205, blas_success; }
+API cublasGetProperty(int type, int* v) { return *v = type == 0 ? 12 : type == 1 ? 2 : 5, blas_success; }
+API cublasSetStream_v2(Handle* h, CUstream_st* s) { return h->stream = s, blas_success; }
+API cublasGetStream_v2(Handle* h, CUstream_st** s) { return *s = h->stream, blas_success; }
+API cublasSetWorkspace_v2(Handle*, void* at, size_t bytes) { return standin::holds((uintptr_t)at, bytes) ? blas_success : blas_invalid_value; }
+API cublasSetMathMode(Handle*, int) { return blas_success; }
+API cublasSetAtomicsMode(Handle*, int) { return blas_success; }
+API cublasSetPointerMode_v2(Handle*, int mode) { return mode == 0 ? blas_success : blas_not_supported; }
+extern "C" __attribute__((visibility("default"))) const char* cublasGetStatusString(int) { return "stand-in cuBLAS error"; }
+extern "C" __attribute__((visibility("default"))) const char* cublasGetStatusName(int) { return "CUBLAS_STATUS_STANDIN"; }
+
+API cublasGemmEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* a, int type_a, int lda, const void* b, int type_b, int ldb,
+                 const float* beta, void* c, int type_c, int ldc, int, int) {
+    LOCKED;
+    if (m < 0 || n < 0 || k < 0) return blas_invalid_value;
+    return enqueue(h, Product{size_t(m), size_t(n), size_t(k), *alpha, *beta, {a, type_a, size_t(lda), ta != 0}, {b, type_b, size_t(ldb), tb != 0}, {c, type_c, size_t(ldc), false}});
+}
+
+API cublasGemmStridedBatchedEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* a, int type_a, int lda, long long stride_a,
+                               const void* b, int type_b, int ldb, long long stride_b, const float* beta, void* c, int type_c, int ldc, long long stride_c,
+                               int batch, int compute, int algorithm) {
+    for (int i = 0; i < batch; i++)
+        TRY(cublasGemmEx(h, ta, tb, m, n, k, alpha, advance(a, type_a, i * stride_a), type_a, lda, advance(b, type_b, i * stride_b), type_b, ldb, beta,
+                         (void*)advance(c, type_c, i * stride_c), type_c, ldc, compute, algorithm));
+    return blas_success;
+}
+
+API cublasSgemm_v2(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
+    return cublasGemmEx(h, ta, tb, m, n, k, alpha, a, type_f32, lda, b, type_f32, ldb, beta, c, type_f32, ldc, 68, -1);
+}
