@@ -10,7 +10,6 @@ import (
 	"lorad/engine"
 	"lorad/engine/kernel"
 	"lorad/engine/lora"
-	"lorad/engine/quant"
 	"lorad/model/peft"
 )
 
@@ -49,14 +48,25 @@ type builder[T kernel.Float] struct {
 
 	saved map[string]bool // modules_to_save that name something
 
-	room   []float32     // a piece of a weight on its way to a compact form
-	finder *quant.Finder // of nested scales
+	packer Packer
 }
 
 func (b *builder[T]) build() error {
 	if err := b.declare(); err != nil {
 		return err
 	}
+	if err := b.bind(); err != nil {
+		return err
+	}
+	if len(b.missing) > 0 && (!b.ad.Full || b.found > 0) {
+		return fmt.Errorf("llama: weights: %d tensors are missing, the first is %s: %w; copy the complete model folder",
+			len(b.missing), b.missing[0], fs.ErrNotExist)
+	}
+	return nil
+}
+
+// bind makes the flat vector and gives everything its values.
+func (b *builder[T]) bind() error {
 	b.m.params = make([]T, b.size)
 	for _, set := range b.values {
 		set()
@@ -67,9 +77,6 @@ func (b *builder[T]) build() error {
 	case b.ad.LoRA != nil && b.targets == 0:
 		return fmt.Errorf("llama: adapter: target_modules %v%s match no linear layer; use names such as q_proj, v_proj, or all-linear",
 			b.ad.LoRA.TargetModules, b.ad.LoRA.TargetRegex)
-	case len(b.missing) > 0 && (!b.ad.Full || b.found > 0):
-		return fmt.Errorf("llama: weights: %d tensors are missing, the first is %s: %w; copy the complete model folder",
-			len(b.missing), b.missing[0], fs.ErrNotExist)
 	case b.used < len(b.ad.Init):
 		return fmt.Errorf("llama: adapter: initial values for %s, which is not trained here; match target_modules with the adapter's", b.stray())
 	}

@@ -43,75 +43,28 @@ func (b *builder[T]) compact(name string, out, in int) kernel.Frozen[T] {
 		}
 		return nil
 	}
-	p, err := from.Packed(name)
+	if b.packer.From == nil {
+		b.packer = Packer{From: from, As: b.ad.FourBit, Parallel: b.m.ops.Parallel}
+	}
+	q, err := b.packer.Packed(name, out, in)
 	head := name == "lm_head.weight" || name == "model.embed_tokens.weight"
 	switch {
 	case err == nil:
-		return b.unpacked(name, p, out, in)
 	case !errors.Is(err, fs.ErrNotExist):
-		b.fail(fmt.Errorf("llama: weights: %w", err))
+		b.fail(err)
 		return nil
 	case b.ad.FourBit == nil && !b.m.cfg.FourBit || from.DType(name) == "":
 		return nil
-	case !head && b.ad.FourBit != nil:
-		return b.quantise(from, name, out, in)
-	default:
+	case head || b.ad.FourBit == nil:
 		return b.half(from, name, out, in)
-	}
-}
-
-// unpacked is a weight that is in NF4 already.
-func (b *builder[T]) unpacked(name string, p model.Packed, out, in int) kernel.Frozen[T] {
-	q := &quant.NF4{N: out * in, Block: p.Block, Codes: p.Codes, Absmax: p.Absmax, Round: roundings[p.DType]}
-	if s := p.Nested; s != nil {
-		q.Absmax, q.Nested = nil, &quant.Nested{Codes: s.Codes, Block: s.Block, Absmax: s.Absmax, Offset: s.Offset}
-		if copy(q.Nested.Map[:], s.Map) != len(q.Nested.Map) {
-			b.fail(fmt.Errorf("llama: weights: %s: nested_quant_map has %d values, want 256", name, len(s.Map)))
-		}
-	}
-	if err := q.Check(); err != nil || !slices.Equal(p.Shape, []int{out, in}) {
-		b.fail(fmt.Errorf("llama: weights: %s: shape %v, want [%d %d]: %w", name, p.Shape, out, in, errors.Join(err, errPacked)))
-		return nil
-	}
-	b.found++
-	return b.m.ops.Keep(fourBit[T]{q, out, in}, b.ad.Precision)
-}
-
-var errPacked = errors.New("the packed weight does not fit config.json; copy the complete model folder")
-
-var roundings = map[string]quant.Rounding{"bfloat16": quant.BF16, "float16": quant.F16}
-
-// quantise reads a weight and packs it, a piece at a time.
-func (b *builder[T]) quantise(from Stored, name string, out, in int) kernel.Frozen[T] {
-	round := map[safetensors.DType]quant.Rounding{safetensors.BF16: quant.BF16, safetensors.F16: quant.F16}[from.DType(name)]
-	q := quant.NewNF4(out*in, round)
-	for first := 0; first < q.N; first += pieceSize {
-		x := b.piece(min(pieceSize, q.N-first))
-		if err := from.Read(name, first, x); err != nil {
-			b.fail(fmt.Errorf("llama: weights: %w", err))
+	default:
+		if q, err = b.packer.Pack(name, out, in); err != nil {
+			b.fail(err)
 			return nil
 		}
-		const part = 256 * quant.Block
-		b.m.ops.Parallel((len(x)+part-1)/part, func(i int) {
-			q.Encode(first+i*part, x[i*part:min((i+1)*part, len(x))])
-		})
-	}
-	if b.ad.FourBit.Nested {
-		if b.finder == nil {
-			b.finder = quant.NewFinder(quant.DynamicMap(true))
-		}
-		q.Nest(b.finder)
 	}
 	b.found++
 	return b.m.ops.Keep(fourBit[T]{q, out, in}, b.ad.Precision)
-}
-
-// piece is room for n values, used again and again.
-func (b *builder[T]) piece(n int) []float32 {
-	if cap(b.room) < n {
-		b.room = make([]float32, n)
-	}
-	return b.room[:n]
 }
 
 // half keeps a weight as it is stored, if that is 16 bits a value.

@@ -32,14 +32,11 @@ func (f Footprint) Fit(budget int64) Footprint {
 
 // Measure is what New and Prepare would take, without any weights: the buffers are counted by the code that takes them.
 func Measure(cfg model.Config, ad Adapter, threads int, largest Batch) (Footprint, error) {
-	m, err := shell(cfg, ad, kernel.Ops[float32](kernel.NewRef[float32]()))
+	b, err := declared(cfg, ad)
 	if err != nil {
 		return Footprint{}, err
 	}
-	b := builder[float32]{m: m, ad: ad}
-	if err := b.declare(); err != nil {
-		return Footprint{}, err
-	}
+	m := b.m
 	m.lowest, m.sites = m.lowestTrainable(), b.targets
 	f := Footprint{Params: b.size, Layers: len(m.layers) - m.lowest}
 	f.Layer, f.Input = m.layerBytes(largest.Rows)

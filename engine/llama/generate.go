@@ -54,8 +54,8 @@ func (m *Model[T]) Generate(prompts [][]int32, opt engine.Sampling) ([][]int32, 
 }
 
 func (m *Model[T]) checkPrompts(prompts [][]int32, opt engine.Sampling) error {
-	if !(opt.Temperature >= 0) || !(opt.TopP >= 0 && opt.TopP <= 1) {
-		return fmt.Errorf("llama: generate: temperature %v, top_p %v: want a temperature of 0 or more and a top_p in 0..1", opt.Temperature, opt.TopP)
+	if err := CheckSampling(opt); err != nil {
+		return err
 	}
 	for _, p := range prompts {
 		if len(p) == 0 {
@@ -123,7 +123,7 @@ func (g *generation[T]) advance() {
 // token picks the next one and says whether the sequence goes on.
 func (g *generation[T]) token(s *stream[T], logits []T) bool {
 	out := &g.out[s.prompt]
-	t := pick(logits, g.opt, len(*out))
+	t := Pick(logits, g.opt, len(*out))
 	if slices.Contains(g.opt.Stop, t) {
 		return false
 	}

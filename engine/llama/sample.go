@@ -2,6 +2,7 @@ package llama
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 
@@ -10,8 +11,16 @@ import (
 	"lorad/engine/lora"
 )
 
-// pick chooses the index of the next token: the largest logit, lowest index first, or a draw for position at.
-func pick[T kernel.Float](logits []T, opt engine.Sampling, at int) int32 {
+// CheckSampling refuses values that nothing can be drawn with.
+func CheckSampling(opt engine.Sampling) error {
+	if !(opt.Temperature >= 0) || !(opt.TopP >= 0 && opt.TopP <= 1) {
+		return fmt.Errorf("llama: generate: temperature %v, top_p %v: want a temperature of 0 or more and a top_p in 0..1", opt.Temperature, opt.TopP)
+	}
+	return nil
+}
+
+// Pick chooses the index of the next token: the largest logit, lowest index first, or a draw for position at.
+func Pick[T kernel.Float](logits []T, opt engine.Sampling, at int) int32 {
 	if opt.Temperature == 0 {
 		return argmax(logits)
 	}

@@ -1,0 +1,211 @@
+package cuda
+
+import (
+	"lorad/engine/cuda/device"
+	"lorad/engine/quant"
+)
+
+// alignment of everything in device memory, in bytes.
+const alignment = 256
+
+func aligned(n int64) int64 { return (n + alignment - 1) &^ (alignment - 1) }
+
+// carver cuts an allocation into places. Carving an allocation at 0 only counts: so a plan and what is taken cannot differ.
+type carver struct {
+	base device.Ptr
+	used int64
+}
+
+func (c *carver) bytes(n int64) device.Ptr {
+	p := c.base + device.Ptr(c.used)
+	c.used += aligned(n)
+	return p
+}
+
+func (c *carver) bf16(rows, cols int) device.Ptr { return c.bytes(2 * int64(rows) * int64(cols)) }
+func (c *carver) f32(n int) device.Ptr           { return c.bytes(4 * int64(n)) }
+
+// packed is an NF4 matrix in device memory.
+type packed struct {
+	codes  device.Ptr // two to a byte
+	absmax device.Ptr // f32 scales, or those of the nested scales
+	scales device.Ptr // nested: 8-bit scales, else 0
+	table  device.Ptr // nested: what those 256 codes stand for, and behind them the offset
+	nested int        // nested: scales per scale of theirs
+	block  int        // values per scale
+}
+
+// weights of a group: one matrix, or the parts in NF4.
+type weights struct {
+	dense device.Ptr // [out,in]
+	parts []packed
+	bias  device.Ptr // [8,out], of which the first row counts
+	a     device.Ptr // [rank,in]: lora_A of all parts, one below the other
+	b     []device.Ptr
+}
+
+// resident is what stays in device memory from step to step.
+type resident struct {
+	embed, head, norm device.Ptr // the head is the embedding if they are tied
+	norms             [][2]device.Ptr
+	groups            [][stages]weights
+	params, grad      device.Ptr // f32, flat: what Params and Gradient have
+}
+
+// biasRows is how many rows a bias is stored with, so that products with it are aligned.
+const biasRows = 8
+
+func (n *network) carveWeights(c *carver) (r resident) {
+	h := n.HiddenSize
+	r.embed = c.bf16(n.VocabSize, h)
+	if r.head = r.embed; !n.TieEmbeddings {
+		r.head = c.bf16(n.VocabSize, h)
+	}
+	r.norm = c.bf16(1, h)
+	r.norms, r.groups = make([][2]device.Ptr, n.NumLayers), make([][stages]weights, n.NumLayers)
+	for i := range n.groups {
+		r.norms[i] = [2]device.Ptr{c.bf16(1, h), c.bf16(1, h)}
+		for s := range stages {
+			r.groups[i][s] = n.carveGroup(c, &n.groups[i][s])
+		}
+	}
+	return r
+}
+
+func (n *network) carveGroup(c *carver, g *group) (w weights) {
+	if g.bias {
+		w.bias = c.bf16(biasRows, g.out)
+	}
+	if !n.fourBit {
+		w.dense = c.bf16(g.out, g.in)
+		return w
+	}
+	for _, p := range g.parts {
+		w.parts = append(w.parts, n.carvePacked(c, p.out*g.in))
+	}
+	return w
+}
+
+func (n *network) carvePacked(c *carver, values int) packed {
+	blocks := (values + quant.Block - 1) / quant.Block
+	p := packed{codes: c.bytes(int64(values+1) / 2), block: quant.Block}
+	if !n.nested {
+		p.absmax = c.f32(blocks)
+		return p
+	}
+	p.nested = quant.NestedBlock
+	p.scales, p.absmax, p.table = c.bytes(int64(blocks)), c.f32((blocks+quant.NestedBlock-1)/quant.NestedBlock), c.f32(256+1)
+	return p
+}
+
+// carveAdapters is the flat vector, its gradient, and copies of it in bf16 as the products want them.
+func (n *network) carveAdapters(c *carver, r *resident) {
+	r.params, r.grad = c.f32(n.trainable()), c.f32(n.trainable())
+	for i := range n.groups {
+		for s := range stages {
+			g, w := &n.groups[i][s], &r.groups[i][s]
+			w.a = c.bf16(g.rank, g.in)
+			w.b = nil
+			for _, p := range g.parts {
+				w.b = append(w.b, c.bf16(p.out, p.rank))
+			}
+		}
+	}
+}
+
+// kept is what a layer keeps for its backward pass. All are bf16 [rows, width], but for the last three.
+type kept struct {
+	x, x2        device.Ptr // the residual stream on entry, and after attention
+	qkv, o, gu   device.Ptr // rotated q and k, and v; attention's output; gate and up
+	u            [stages]device.Ptr
+	lse          device.Ptr // [heads,rows]
+	rstd1, rstd2 device.Ptr // [rows]
+}
+
+// buffers is the memory of a pass.
+type buffers struct {
+	shared kept   // of layers that keep nothing, or not all
+	layers []kept // of those with a backward pass, from the lowest
+
+	n, t       device.Ptr // [rows,hidden]: normalised input; output of attention or the MLP
+	h          device.Ptr // [rows,ffn]: hidden activations of the MLP, and their gradient
+	dequant    device.Ptr // [out,in]: one group's weight, when it is in NF4
+	dres, dn   device.Ptr // [rows,hidden]: gradients of the residual stream and of a normalised input
+	dattn      device.Ptr // [rows,q]: of attention's output
+	dqkv       device.Ptr // [rows,qkv]
+	delta      device.Ptr // [heads,rows]: rows of dO times those of O
+	du         device.Ptr // [rows,rank]
+	da         device.Ptr // [rank,in], f32: gradients of lora_A of all parts
+	xd, dxa    device.Ptr // [rows,in]: dropped input, and its gradient
+	cos, sin   device.Ptr // [positions, headDim/2], f32
+	losses     device.Ptr // [labelled], f32
+	ones       device.Ptr // [rows,8], the first column 1: turns a bias into a matrix; 0 without biases
+	inputs     device.Ptr // see inputs
+	hx, hd, hr device.Ptr // [chunk,hidden]: the head's rows of the residual stream: before the last layer's output is added, that output, and the sum
+	hn, dh     device.Ptr // [chunk,hidden]: normalised; gradient of that
+	hrstd      device.Ptr // [chunk]
+	logits     device.Ptr // [chunk,vocab], f32
+	dlogits    device.Ptr // [chunk,vocab]
+}
+
+// carvePass is the memory of a training step, level by level of recomputation: see Plan.Recompute.
+func (n *network) carvePass(c *carver, s size, recompute int) (b buffers, keptBytes int64) {
+	h, f := n.HiddenSize, n.IntermediateSize
+	b.shared = n.carveKept(c, s.rows, kept{}, keepAll)
+	before := c.used
+	for i := range n.backward() {
+		b.layers = append(b.layers, n.carveKept(c, s.rows, b.shared, levelOf(i, n.backward(), recompute)))
+	}
+	keptBytes = c.used - before
+	b.n, b.t, b.h = c.bf16(s.rows, h), c.bf16(s.rows, h), c.bf16(s.rows, f)
+	b.dres, b.dn = c.bf16(s.rows, h), c.bf16(s.rows, h)
+	b.dattn, b.dqkv = c.bf16(s.rows, n.q), c.bf16(s.rows, n.qkv)
+	b.delta = c.f32(n.NumHeads * s.rows)
+	b.du, b.da = c.bf16(s.rows, n.rank()), c.f32(n.rank()*max(h, f, n.q))
+	if n.dropout > 0 {
+		b.xd, b.dxa = c.bf16(s.rows, max(h, f, n.q)), c.bf16(s.rows, max(h, f, n.q))
+	}
+	if n.fourBit {
+		b.dequant = c.bf16(1, max(n.qkv*h, h*n.q, 2*f*h))
+	}
+	b.cos, b.sin = c.f32(s.longest*n.HeadDim/2), c.f32(s.longest*n.HeadDim/2)
+	if n.QKVBias {
+		b.ones = c.bf16(s.rows, biasRows)
+	}
+	b.losses, b.inputs = c.f32(s.labelled), c.bytes(inputBytes(s))
+	n.carveHead(c, &b, s.chunk(n))
+	return b, keptBytes
+}
+
+func (n *network) carveHead(c *carver, b *buffers, chunk int) {
+	h := n.HiddenSize
+	b.hx, b.hd, b.hr, b.hn, b.dh = c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h)
+	b.hrstd = c.f32(chunk)
+	b.logits, b.dlogits = c.f32(chunk*n.VocabSize), c.bf16(chunk, n.VocabSize)
+}
+
+// carveKept gives a layer what its level keeps; the rest is the shared layer's.
+func (n *network) carveKept(c *carver, rows int, shared kept, l level) kept {
+	k := shared
+	k.x = c.bf16(rows, n.HiddenSize)
+	for s := range stages {
+		k.u[s] = c.bf16(rows, n.groupRank(s))
+	}
+	if l == keepInput {
+		return k
+	}
+	k.x2, k.qkv, k.o = c.bf16(rows, n.HiddenSize), c.bf16(rows, n.qkv), c.bf16(rows, n.q)
+	k.lse, k.rstd1, k.rstd2 = c.f32(n.NumHeads*rows), c.f32(rows), c.f32(rows)
+	if l == keepAll {
+		k.gu = c.bf16(rows, 2*n.IntermediateSize)
+	}
+	return k
+}
+
+// groupRank is the largest rank of a stage's groups.
+func (n *network) groupRank(stage int) (r int) {
+	for i := range n.groups {
+		r = max(r, n.groups[i][stage].rank)
+	}
+	return r
+}

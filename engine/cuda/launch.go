@@ -1,0 +1,112 @@
+package cuda
+
+import (
+	"fmt"
+
+	"lorad/engine/cuda/device"
+)
+
+// How kernels are launched. Each method is one kernel of package kernels, whose source says what it computes; here is how many threads do it.
+
+// threads of a block, for kernels that leave it to the caller.
+const threads = 256
+
+// perRow is a block for each row; flat is a thread for each of n elements.
+func perRow(rows int) device.Grid { return device.Grid{Blocks: [3]int{rows}, Threads: threads} }
+func flat(n int) device.Grid {
+	return device.Grid{Blocks: [3]int{(n + threads - 1) / threads}, Threads: threads}
+}
+
+func (o *ops) embed(ids, table, x device.Ptr, rows, hidden int) {
+	o.launch("embed_gather", perRow(rows), ids, table, x, rows, hidden)
+}
+
+// norm is y = w * bf16(s/rms(s)) of s = x + delta, which it writes to resid unless that is 0; delta 0: s is x.
+func (p *pass) norm(x, delta, w, resid, y, rstd device.Ptr, rows int) {
+	h := p.n.HiddenSize
+	p.launch("rmsnorm_forward", perRow(rows), x, delta, w, resid, y, rstd, rows, h, h, float32(p.n.RMSNormEps))
+}
+
+// normBackward is dx = dres + the gradient through the norm; dx may be dres.
+func (p *pass) normBackward(dy, resid, w, rstd, dres, dx device.Ptr, rows int) {
+	h := p.n.HiddenSize
+	p.launch("rmsnorm_backward", perRow(rows), dy, h, resid, w, rstd, dres, dx, rows, h)
+}
+
+// rope rotates the first heads of each row in place.
+func (o *ops) rope(x device.Ptr, ld int, pos, cos, sin device.Ptr, rows, heads, d int, inverse bool) {
+	turn := 0
+	if inverse {
+		turn = 1
+	}
+	o.launch("rope", flat(rows*heads*d/2), x, ld, pos, cos, sin, rows, heads, d, turn)
+}
+
+func (o *ops) swiglu(h, gu device.Ptr, rows, n int) {
+	o.launch("swiglu_forward", flat(rows*n), gu, h, rows, n, 2*n, n)
+}
+
+// swigluBackward is the gradient by gate and up, and h again; dgu may be gu, and h may be dh.
+func (o *ops) swigluBackward(dh, gu, dgu, h device.Ptr, rows, n int) {
+	o.launch("swiglu_backward", flat(rows*n), dh, gu, dgu, h, rows, n, n, 2*n)
+}
+
+// gather copies the rows that index names together, zeros for -1; scatter copies rows back, none for -1.
+func (o *ops) gather(x, index, y device.Ptr, rows, n int) {
+	o.launch("gather_rows", perRow(rows), x, index, y, rows, n)
+}
+
+func (o *ops) scatter(x, index, y device.Ptr, rows, n int) {
+	o.launch("scatter_rows", perRow(rows), x, index, y, rows, n)
+}
+
+func (o *ops) crossEntropy(logits, labels, loss, dlogits, scale device.Ptr, rows, vocab int) {
+	o.launch("cross_entropy", perRow(rows), logits, labels, loss, dlogits, scale, rows, vocab)
+}
+
+// dropout is y = mask*x/keep; dropoutAdd is dx += mask*x/keep.
+func (p *pass) dropout(x, y device.Ptr, rows, n int, key device.Ptr, site int) {
+	p.launch("dropout", flat(rows*n/8), x, y, rows, n, float32(p.n.dropout), key, site)
+}
+
+func (p *pass) dropoutAdd(dx, x device.Ptr, rows, n int, key device.Ptr, site int) {
+	p.launch("dropout_add", flat(rows*n/8), dx, x, rows, n, float32(p.n.dropout), key, site)
+}
+
+// dequantise writes [rows,cols] of NF4 as bf16.
+func (o *ops) dequantise(w *packed, to device.Ptr, rows, cols int) {
+	o.launch("nf4_dequantise", flat(rows*cols/8), w.codes, w.absmax, w.scales, w.table, w.nested, to, rows, cols, cols)
+}
+
+// cast writes [rows,cols] of f32 as bf16.
+func (o *ops) cast(x, y device.Ptr, rows, cols int) {
+	o.launch("cast_bf16", flat(rows*cols), x, cols, y, cols, rows, cols, float32(1))
+}
+
+func (p *pass) window(layer int) int {
+	if layer < len(p.n.Sliding) && p.n.Sliding[layer] {
+		return p.n.Window
+	}
+	return 0
+}
+
+func (p *pass) flash(kernel string, layer int, args ...any) {
+	n := p.n
+	g := device.Grid{Blocks: [3]int{n.NumHeads, p.parts}, Threads: 128}
+	args = append(args, p.rows, n.NumHeads, n.NumKVHeads, n.scoreScale(), p.window(layer))
+	p.launch(fmt.Sprintf("flash_%s_d%d", kernel, n.HeadDim), g, args...)
+}
+
+func (p *pass) flashForward(layer int, k *kept) {
+	n := p.n
+	p.flash("forward", layer, k.qkv, n.qkv, p.in.parts, k.o, n.q, k.lse)
+}
+
+// flashBackward goes from dattn to dqkv.
+func (p *pass) flashBackward(layer int, k *kept) {
+	n, b := p.n, p.b
+	p.launch("flash_delta", device.Grid{Blocks: [3]int{(p.rows*n.NumHeads + 3) / 4}, Threads: 128}, k.o, n.q, b.dattn, n.q, b.delta, p.rows, n.NumHeads, n.HeadDim)
+	for _, kernel := range []string{"backward_kv", "backward_q"} {
+		p.flash(kernel, layer, k.qkv, n.qkv, p.in.parts, b.dattn, n.q, k.lse, b.delta, b.dqkv, n.qkv)
+	}
+}

@@ -1,0 +1,190 @@
+package cuda
+
+import (
+	"fmt"
+	"slices"
+
+	"lorad/engine"
+	"lorad/engine/kernel"
+	"lorad/engine/llama"
+	"lorad/model"
+	"lorad/model/peft"
+)
+
+// The groups of a layer in the order of the forward pass. Linear layers that read the same input are one group: their weights lie one below the
+// other, and one product computes them all.
+const (
+	stageQKV = iota
+	stageO
+	stageGateUp
+	stageDown
+	stages
+)
+
+// part is one linear layer of a group, and its adapter.
+type part struct {
+	module string // model.layers.0.self_attn.q_proj
+	out    int
+	row    int // its first row in the group's weight, and first column in the group's output
+
+	rank  int // 0: no adapter
+	col   int // its first column among the group's low-rank activations
+	scale float32
+	site  int // numbers the adapters of a model, for dropout
+	a, b  int // offsets of lora_A [rank,in] and lora_B [out,rank] in the flat vector
+}
+
+// group is linear layers with one input.
+type group struct {
+	in, out int
+	rank    int // the sum of its parts'
+	bias    bool
+	parts   []part
+}
+
+// network is the shape of a model and of what is trained of it: everything that follows from configurations alone.
+type network struct {
+	model.Config
+	q, kv, qkv int // widths of attention's projections: queries; keys, which is that of values; all three
+	groups     [][stages]group
+	layout     []engine.Tensor
+	lowest     int // the first stage with an adapter, as stages*layer + stage: nothing below it has a backward pass
+	dropout    float64
+	fourBit    bool // linear layers are in NF4
+	nested     bool // and their scales in eight bits
+}
+
+// newNetwork refuses, by name, what this engine does not compute. The CPU engine computes it all.
+func newNetwork(cfg model.Config, ad llama.Adapter) (*network, error) {
+	if err := supported(cfg, ad); err != nil {
+		return nil, fmt.Errorf("cuda: %w; device: cpu trains it", err)
+	}
+	layout, err := llama.Layout(cfg, ad)
+	if err != nil {
+		return nil, err
+	}
+	n := &network{Config: cfg, layout: layout, fourBit: cfg.FourBit || ad.FourBit != nil, nested: ad.FourBit == nil || ad.FourBit.Nested}
+	n.q, n.kv = cfg.NumHeads*cfg.HeadDim, cfg.NumKVHeads*cfg.HeadDim
+	n.qkv = n.q + 2*n.kv
+	n.lowest = stages * cfg.NumLayers
+	if ad.LoRA != nil {
+		n.dropout = ad.LoRA.Dropout
+	}
+	n.declare(ad.LoRA)
+	return n, nil
+}
+
+// supported says what of a job this engine does not compute.
+func supported(cfg model.Config, ad llama.Adapter) error {
+	lc := ad.LoRA
+	if lc == nil {
+		lc = &peft.LoraConfig{}
+	}
+	for _, c := range []struct {
+		not  bool
+		what string
+	}{
+		{ad.Full, "full fine-tuning (adapter: full)"},
+		{ad.NEFTune > 0, "neftune_noise_alpha"},
+		{!ad.Full && ad.Precision != kernel.BF16, "products in f32 (give dtype: bf16)"},
+		{lc.UseDoRA, "use_dora"},
+		{lc.Bias == peft.BiasLoraOnly, "bias: lora_only"},
+		{len(lc.ModulesToSave) > 0, "modules_to_save"},
+		{ad.LoRA != nil && lc.Match("lm_head"), "an adapter on lm_head"},
+		{cfg.GELU || cfg.NormPlusOne || cfg.PostNorms || cfg.EmbedScale != 0, "Gemma"},
+		{cfg.Fused, "fused projections (Phi-3)"},
+		{cfg.QKNorm, "norms of the heads (Qwen3)"},
+		{cfg.OutBias || cfg.MLPBias, "biases but those of q, k and v"},
+		{cfg.HeadDim != 64 && cfg.HeadDim != 128, fmt.Sprintf("heads of %d (64 and 128 are)", cfg.HeadDim)},
+		{cfg.HiddenSize%8 != 0 || cfg.IntermediateSize%8 != 0, fmt.Sprintf("sizes %d and %d (multiples of 8 are)", cfg.HiddenSize, cfg.IntermediateSize)},
+	} {
+		if c.not {
+			return fmt.Errorf("%s: not supported on CUDA", c.what)
+		}
+	}
+	return nil
+}
+
+// Supports says why this engine cannot train such a model so; nil if it can.
+func Supports(cfg model.Config, ad llama.Adapter) error {
+	_, err := newNetwork(cfg, ad)
+	return err
+}
+
+func (n *network) declare(lc *peft.LoraConfig) {
+	site := 0
+	for i := range n.NumLayers {
+		p := fmt.Sprintf("model.layers.%d.", i)
+		h, f := n.HiddenSize, n.IntermediateSize
+		n.groups = append(n.groups, [stages]group{
+			{in: h, bias: n.QKVBias, parts: []part{
+				{module: p + "self_attn.q_proj", out: n.q}, {module: p + "self_attn.k_proj", out: n.kv}, {module: p + "self_attn.v_proj", out: n.kv}}},
+			{in: n.q, parts: []part{{module: p + "self_attn.o_proj", out: h}}},
+			{in: h, parts: []part{{module: p + "mlp.gate_proj", out: f}, {module: p + "mlp.up_proj", out: f}}},
+			{in: f, parts: []part{{module: p + "mlp.down_proj", out: h}}},
+		})
+		for s := range stages {
+			g := &n.groups[i][s]
+			for j := range g.parts {
+				site = n.place(g, &g.parts[j], lc, site)
+			}
+			if g.rank > 0 {
+				n.lowest = min(n.lowest, stages*i+s)
+			}
+		}
+	}
+}
+
+// place gives a part its rows in the group and, if the configuration matches it, its adapter; it returns the next site.
+func (n *network) place(g *group, p *part, lc *peft.LoraConfig, site int) int {
+	p.row = g.out
+	g.out += p.out
+	if lc == nil || !lc.Match(p.module) {
+		return site
+	}
+	r, scale := lc.Of(p.module)
+	a, b := peft.Names(p.module)
+	p.rank, p.scale, p.col, p.site, p.a, p.b = r, float32(scale), g.rank, site, n.offset(a), n.offset(b)
+	g.rank += r
+	return site + 1
+}
+
+// offset is where a tensor lies in the flat vector.
+func (n *network) offset(name string) int {
+	i := slices.IndexFunc(n.layout, func(t engine.Tensor) bool { return t.Name == name })
+	return n.layout[i].Offset
+}
+
+// trainable is the length of the flat vector.
+func (n *network) trainable() int {
+	if len(n.layout) == 0 {
+		return 0
+	}
+	last := n.layout[len(n.layout)-1]
+	return last.Offset + last.Len()
+}
+
+// backward is how many layers, the upper ones, have a backward pass.
+func (n *network) backward() int { return n.NumLayers - n.lowest/stages }
+
+// rank is the largest of any group.
+func (n *network) rank() (r int) {
+	for i := range n.groups {
+		for _, g := range n.groups[i] {
+			r = max(r, g.rank)
+		}
+	}
+	return r
+}
+
+// adapted lists the groups with adapters.
+func (n *network) adapted() (all []*group) {
+	for i := range n.groups {
+		for s := range stages {
+			if g := &n.groups[i][s]; g.rank > 0 {
+				all = append(all, g)
+			}
+		}
+	}
+	return all
+}
