@@ -58,10 +58,10 @@ func (w *worker) writeLog() error {
 			return fmt.Errorf("step %d: %w", s.Step, err)
 		}
 	}
-	if err := os.MkdirAll(w.outputDir(), 0o755); err != nil {
+	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(w.outputDir(), trainerLog), buf.Bytes(), 0o644)
+	return durable.WriteFile(filepath.Join(w.dir, trainerLog), buf.Bytes(), 0o644)
 }
 
 func (w *worker) logged(s *proto.StepRecord) bool {
@@ -79,7 +79,7 @@ func (w *worker) appendLog(s *proto.StepRecord) {
 	if err != nil {
 		return
 	}
-	f, err := os.OpenFile(filepath.Join(w.outputDir(), trainerLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(filepath.Join(w.dir, trainerLog), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		w.log.Warn("trainer_log.jsonl is not written", "err", err)
 		return

@@ -17,8 +17,8 @@ import (
 	"lorad/proto"
 )
 
-// runDir is where this node keeps checkpoints of a run: output_dir where it was submitted, the state directory elsewhere.
-// It stays so when the run gets another home, so that no checkpoint is out of sight.
+// runDir is where this node keeps checkpoints and output of a run: output_dir where it was submitted, the state directory elsewhere.
+// It stays so when the run gets another home: output_dir was chosen by the node that is gone, for its own disk.
 func (n *Node) runDir(s *proto.Spec) string {
 	if s.HomeNode == n.cfg.ID {
 		return s.OutputDir
@@ -30,14 +30,6 @@ func (n *Node) runDir(s *proto.Spec) string {
 func (w *worker) atHome() bool {
 	r := w.heard()
 	return r != nil && r.HomeNode() == w.node.cfg.ID
-}
-
-// outputDir is where the end of the run is written to.
-func (w *worker) outputDir() string {
-	if w.atHome() {
-		return w.heard().Spec.OutputDir
-	}
-	return w.dir
 }
 
 // prepare gets the inputs, builds the recipe and the replica, and restores the newest checkpoint.
@@ -165,8 +157,8 @@ const outputAgain = 2 * time.Second
 // writeOutput writes what the run was for and returns its SHA-256.
 func (w *worker) writeOutput(ctx context.Context) (sum []byte, err error) {
 	for said := false; ; said = true {
-		if err = os.MkdirAll(w.outputDir(), 0o755); err == nil {
-			sum, err = w.recipe.WriteModel(w.outputDir(), w.trainer, w.heard().Spec.BaseModel)
+		if err = os.MkdirAll(w.dir, 0o755); err == nil {
+			sum, err = w.recipe.WriteModel(w.dir, w.trainer, w.heard().Spec.BaseModel)
 		}
 		if err == nil || !w.atHome() || !full(err) {
 			return sum, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -46,7 +47,7 @@ func view(r *proto.Run, names map[string]string) runView {
 	v := runView{
 		Run: r.Spec.Run, Name: r.Spec.Name, Phase: phase(r.Phase), Reason: r.Reason,
 		Step: r.Step, Steps: r.Spec.Steps, Generation: r.GetLease().GetGeneration(), Recoveries: r.Recoveries,
-		OutputDir: r.Spec.OutputDir, AdapterSHA256: hex.EncodeToString(r.AdapterSha256),
+		OutputDir: outputDir(r, names), AdapterSHA256: hex.EncodeToString(r.AdapterSha256),
 		StartedMS: r.StartedUnixMs, FinishedMS: r.FinishedUnixMs, Nodes: []string{}, Checkpoints: []uint64{},
 	}
 	for _, id := range r.GetLease().GetMembers() {
@@ -65,6 +66,14 @@ func view(r *proto.Run, names map[string]string) runView {
 		}
 	}
 	return v
+}
+
+// outputDir is where a run's output is or will be. A node that took a removed one's run over keeps it with its own files.
+func outputDir(r *proto.Run, names map[string]string) string {
+	if r.Home == "" {
+		return r.Spec.OutputDir
+	}
+	return fmt.Sprintf("%s: runs/%s in its state directory", cmp.Or(names[r.Home], r.Home), r.Spec.Run)
 }
 
 type runsLs struct{}
