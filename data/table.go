@@ -10,8 +10,6 @@ import (
 	"io"
 	"path"
 	"strings"
-
-	"github.com/parquet-go/parquet-go"
 )
 
 // Tables are read as if each row were a line of JSONL: an object of its columns. Rows are numbered as lines are, from 1; a CSV file's
@@ -121,45 +119,6 @@ func (p *perRecord) Read(b []byte) (int, error) {
 		return n, fmt.Errorf("too large: a record has more than %d MiB; is a quote not closed?", MaxLine>>20)
 	}
 	return n, err
-}
-
-// eachGroup reads Parquet. The library may panic on a damaged file.
-func eachGroup(r io.Reader, f func(int, []byte) error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("damaged Parquet file: %v", p)
-		}
-	}()
-	at, size, err := readerAt(r)
-	if err != nil {
-		return err
-	}
-	file, err := parquet.OpenFile(at, size)
-	if err != nil {
-		return err
-	}
-	in := parquet.NewGenericReader[any](file)
-	defer in.Close()
-	rows := make([]any, blockLines)
-	for number := 1; ; {
-		n, err := in.Read(rows)
-		for _, row := range rows[:n] {
-			text, err := plainJSON(row)
-			if err == nil {
-				err = f(number, text)
-			}
-			if err != nil {
-				return err
-			}
-			number++
-		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("row %d: %w", number, err)
-		}
-	}
 }
 
 // readerAt is r itself, if it is a file, or else its bytes.
