@@ -14,7 +14,7 @@ const (
 	// paceEach is how much longer each non-voter lets all of them wait for what is new: 0.6 s with two hundred.
 	paceEach = 3 * time.Millisecond
 	// quietBeat is how often a non-voter hears from the leader if there is nothing new.
-	quietBeat = time.Second
+	quietBeat = 2 * time.Second
 	// quietPatience is how long a non-voter hears nothing before it knows of no leader. It never stands for election.
 	quietPatience = 5 * time.Second
 )

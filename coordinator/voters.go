@@ -16,10 +16,10 @@ import (
 const replaceVoterAfter = 3 * time.Minute
 
 // reconcile makes one change that brings Raft's configuration closer to the recorded nodes.
-func (r reign) reconcile(ctx context.Context, nodes []*proto.Node) {
+func (r reign) reconcile(ctx context.Context, nodes []*proto.Node) (done bool) {
 	f := r.raft.GetConfiguration()
 	if f.Error() != nil {
-		return
+		return false
 	}
 	servers := f.Configuration().Servers
 	r.sparing(servers, "")
@@ -29,7 +29,7 @@ func (r reign) reconcile(ctx context.Context, nodes []*proto.Node) {
 	}
 	change := sched.NextVoters(r.id, r.electors(nodes, servers), r.now().UnixMilli(), after.Milliseconds())
 	if change.Kind == sched.NoChange || !r.fit(ctx, change) {
-		return
+		return false
 	}
 	if change.Kind == sched.Promote {
 		r.sparing(servers, change.ID)
@@ -37,9 +37,10 @@ func (r reign) reconcile(ctx context.Context, nodes []*proto.Node) {
 	what := fmt.Sprintf("%s %s: %s", verbs[change.Kind], r.name(change.ID), change.Reason)
 	if err := r.change(change).Error(); err != nil {
 		r.log.Warn("raft configuration was not changed", "change", what, "err", err)
-		return
+		return false
 	}
 	r.log.Info("raft configuration changed", "change", what)
+	return true
 }
 
 var verbs = map[sched.ChangeKind]string{sched.Remove: "without", sched.Add: "with", sched.Promote: "voter", sched.Demote: "no voter"}
