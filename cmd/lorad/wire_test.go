@@ -121,7 +121,9 @@ func TestNothingIsOnTheWireInClear(t *testing.T) {
 		t.Fatalf("%d steps with %v", r.Step, r.Lease.Members)
 	}
 	tape := append(first.heard(), second.heard()...)
-	for name, secret := range secretsOf(t, tok.Token, r.Spec.OutputDir, dirA, dirB) {
+	secrets := secretsOf(t, tok.Token, r.Spec.OutputDir, dirA, dirB)
+	addGradients(t, secrets, filepath.Dir(r.Spec.OutputDir), firstRecord(t, a, r.Spec.Run))
+	for name, secret := range secrets {
 		if len(secret) < 8 {
 			t.Fatalf("%s: only %d bytes to look for", name, len(secret))
 		}
@@ -138,7 +140,7 @@ func TestNothingIsOnTheWireInClear(t *testing.T) {
 	if want := 10 * 4 * parameters(t, r.Spec.OutputDir); len(tape) < want {
 		t.Errorf("%d bytes on the tape: less than ten gradients (%d) take", len(tape), want)
 	}
-	t.Logf("%d bytes on the tapes", len(tape))
+	t.Logf("%d bytes on the tapes, without any of %d values", len(tape), len(secrets))
 }
 
 // plantedRun trains the tiny job with the planted text in its data, on both nodes.
