@@ -166,7 +166,7 @@ func (g *product) rowsOfA(s *scratch, i, rows, p, k, panels int) (a *float32, as
 		return &src[0], g.as, g.ak
 	}
 	n := g.wide.rows
-	if full && n == 8 && bool(g.simd) {
+	if full && n == 8 && g.simd != scalar {
 		copy8(k, &s.a[0], &src[0], g.ak)
 		return &s.a[0], 1, n
 	}

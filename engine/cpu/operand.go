@@ -83,7 +83,7 @@ func (b *stored) fill(g *product, s *scratch, list []panel, rows, p, k int) {
 		for ; first < whole; first++ {
 			list[first].at, list[first].stride = b.b[p*b.bk+list[first].j:], b.bk
 		}
-	} else if g.simd && whole > 0 {
+	} else if g.simd != scalar && whole > 0 {
 		for r := range k { // whole rows, since neighbours in B share pages
 			spread(whole, w, &s.b[r*w], k*w, &b.b[(p+r)*b.bk+j0])
 		}

@@ -33,8 +33,10 @@ type team struct {
 // task is a number of pieces that may run in any order and at the same time.
 type task interface{ piece(i int) }
 
-// watch is how long an idle helper spins. Several processes may share the cores: it must be short.
-const watch = 10 * time.Microsecond
+// watch is how long an idle helper spins, and a caller whose helper is not done. On an idle virtual machine a core that has nothing to do is given
+// back, and getting it again takes 50 to 100 us: a step must not give up a core for the short work between its tasks. But several processes may
+// share the cores, and so it must not be long either.
+const watch = 200 * time.Microsecond
 
 func newTeam(threads int) *team {
 	if threads <= 0 {

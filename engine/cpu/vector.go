@@ -2,17 +2,23 @@ package cpu
 
 import "math"
 
-// simd says whether the assembly of vector_amd64.s may be used. Vectors are 256 bits wide at both amd64 levels: on the machines measured,
-// 512 bits gain nothing where every operand comes from memory.
+// simd says which assembly may be used: none, that of vector_amd64.s, which is 256 bits wide, or also that of vector_avx512_amd64.s. The
+// latter has what computes exponentials: on the machines measured, 512 bits gain nothing where every operand comes from memory.
 //
 // Each method hands whole groups of eight to the assembly and does the rest in Go, with the same operations in the same order
-// and each product rounded by itself: with simd false the Go loop does everything, and is the twin that the assembly is tested
+// and each product rounded by itself: with scalar the Go loop does everything, and is the twin that the assembly is tested
 // against bit for bit. Sums are kept in eight lanes, element i in lane i mod 8.
-type simd bool
+type simd uint8
+
+const (
+	scalar simd = iota
+	eight
+	sixteen
+)
 
 // whole is how many of n elements go to the assembly.
 func (v simd) whole(n int) int {
-	if !v {
+	if v == scalar {
 		return 0
 	}
 	return n &^ 7
@@ -25,11 +31,15 @@ func reduce(l *[8]float32) float32 {
 
 // exp writes dst = exp((src-sub)*scale - off) and adds it to lanes. dst may be src.
 func (v simd) exp(dst, src []float32, sub, scale, off float32, lanes *[8]float32) {
+	if v == sixteen && len(src) > 0 {
+		exp16(len(src), &dst[:len(src)][0], &src[0], sub, scale, off, lanes)
+		return
+	}
 	n := v.whole(len(src))
 	if n > 0 {
 		exp8(n, &dst[0], &src[0], sub, scale, off, lanes)
 	}
-	if v && n < len(src) { // one more group, filled up: scalar exponentials are slow
+	if v != scalar && n < len(src) { // one more group, filled up: scalar exponentials are slow
 		var tail, none [8]float32
 		copy(tail[:], src[n:])
 		exp8(8, &tail[0], &tail[0], sub, scale, off, &none)
@@ -48,6 +58,9 @@ func (v simd) exp(dst, src []float32, sub, scale, off float32, lanes *[8]float32
 
 // max is the largest element, -Inf of none; NaN is passed over.
 func (v simd) max(x []float32) float32 {
+	if v == sixteen && len(x) > 0 {
+		return max16(len(x), &x[0])
+	}
 	low := float32(math.Inf(-1))
 	lanes := [8]float32{low, low, low, low, low, low, low, low}
 	n := v.whole(len(x))
@@ -194,6 +207,10 @@ func (v simd) softmaxBackward(ds, p []float32, scale, sum float32) {
 // swiglu writes h = gate/(1+exp(-gate)) * up.
 func (v simd) swiglu(h, gate, up []float32) {
 	h, up = h[:len(gate)], up[:len(gate)]
+	if v == sixteen && len(gate) > 0 {
+		swiglu16(len(gate), &h[0], &gate[0], &up[0])
+		return
+	}
 	n := v.whole(len(gate))
 	if n > 0 {
 		swiglu8(n, &h[0], &gate[0], &up[0])
@@ -207,6 +224,10 @@ func (v simd) swiglu(h, gate, up []float32) {
 func (v simd) swigluBackward(dgate, dup, dh, gate, up []float32) {
 	k := len(gate)
 	dgate, dup, dh, up = dgate[:k], dup[:k], dh[:k], up[:k]
+	if v == sixteen && k > 0 {
+		swigluBackward16(k, &dgate[0], &dup[0], &dh[0], &gate[0], &up[0])
+		return
+	}
 	n := v.whole(k)
 	if n > 0 {
 		swigluBackward8(n, &dgate[0], &dup[0], &dh[0], &gate[0], &up[0])

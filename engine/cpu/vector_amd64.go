@@ -49,3 +49,15 @@ func spread(n, w int, dst *float32, step int, src *float32)
 
 //go:noescape
 func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32)
+
+//go:noescape
+func exp16(n int, dst, src *float32, sub, scale, off float32, lanes *[8]float32)
+
+//go:noescape
+func max16(n int, x *float32) float32
+
+//go:noescape
+func swiglu16(n int, h, gate, up *float32)
+
+//go:noescape
+func swigluBackward16(n int, dgate, dup, dh, gate, up *float32)
