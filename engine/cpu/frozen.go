@@ -120,8 +120,11 @@ func (s *strips) from(o, i int) []float32 {
 }
 
 func (s *strips) row(o int, dst []float32) {
-	for i := range dst {
-		dst[i] = s.from(o, i)[0]
+	for i := 0; i < len(dst); i += s.step {
+		block := s.from(o, i)
+		for j := range min(s.step, len(dst)-i) {
+			dst[i+j] = block[j*s.width]
+		}
 	}
 }
 

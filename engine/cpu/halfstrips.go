@@ -21,8 +21,11 @@ func newHalfStrips(m kernel.Matrix[float32], k *kernels, f format) *halfStrips {
 }
 
 func (s *halfStrips) row(o int, dst []float32) {
-	for i := range dst {
-		dst[i] = element(s.from(o, i/2)[0], i)
+	for i := 0; i < len(dst); i += 2 * s.step {
+		block := s.from(o, i/2)
+		for j := range min(2*s.step, len(dst)-i) {
+			dst[i+j] = element(block[j/2*s.width], j)
+		}
 	}
 }
 

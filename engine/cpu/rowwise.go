@@ -4,6 +4,9 @@ import "math"
 
 // The row-wise operations of kernel.Ops, as in kernel.Ref, on the vectors of vector.go.
 
+// Scale multiplies x by a.
+func (o *Ops) Scale(a float32, x []float32) { o.simd.scale(x, a) }
+
 // Axpy adds a*x to y.
 func (o *Ops) Axpy(a float32, x, y []float32) { o.simd.axpy(a, x, y) }
 

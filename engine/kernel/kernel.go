@@ -37,6 +37,8 @@ type Ops[T Float] interface {
 
 	// Gemm1 is Gemm on the calling goroutine alone: a leaf, made for attention's small products.
 	Gemm1(transA, transB bool, m, n, k int, a []T, lda int, b []T, ldb int, c []T, ldc int, acc bool)
+	// Scale multiplies x by a.
+	Scale(a T, x []T)
 	// Axpy adds a*x to y, element by element; len(x) = len(y).
 	Axpy(a T, x, y []T)
 	// RMSNorm writes inv[i] = 1/sqrt(mean(x[i]^2)+eps) and y[i,j] = w[j] * (x[i,j]*inv[i]), for x, y [rows,n] without gaps.

@@ -88,6 +88,13 @@ func axpy[T Float](a T, x, y []T) {
 	}
 }
 
+// Scale multiplies x by a.
+func (Ref[T]) Scale(a T, x []T) {
+	for i := range x {
+		x[i] *= a
+	}
+}
+
 // Axpy adds a*x to y.
 func (Ref[T]) Axpy(a T, x, y []T) { axpy(a, x, y) }
 

@@ -99,7 +99,7 @@ func (m *Model[T]) forwardDoRA(l *linear[T], rows, row0 int, x, y, u []T, acc bo
 func (m *Model[T]) directed(l *linear[T], rows int, xd, u []T, fresh bool) []T {
 	if fresh {
 		m.ops.Gemm(false, true, rows, l.rank, l.in, xd, l.in, l.a.data, l.in, u, l.rank, false)
-		scaleBy(l.scale, u[:rows*l.rank])
+		m.ops.Scale(l.scale, u[:rows*l.rank])
 	}
 	t := grow(&m.buf.directed, rows*l.out)
 	l.frozen.Forward(rows, xd, l.in, t, l.out, false, kernel.LowRank[T]{R: l.rank, U: u, V: l.b.data})

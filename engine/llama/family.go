@@ -128,7 +128,7 @@ func (m *Model[T]) activateBackward(n int, a *act[T], dgate, dh []T) {
 // addTo writes out = res + l(x), with a norm over l(x) if w has one; raw and inv are kept for its backward pass.
 func (m *Model[T]) addTo(out, res []T, l *linear[T], n int, x, u, raw, inv []T, w *weight[T]) {
 	h := m.cfg.HiddenSize
-	copy(out[:n*h], res)
+	m.eachRows(n, func(lo, hi int) { copy(out[lo*h:hi*h], res[lo*h:hi*h]) })
 	if w.data == nil {
 		m.forward(l, n, 0, x, out, u, true)
 		return

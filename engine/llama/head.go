@@ -25,9 +25,11 @@ func (m *Model[T]) selectLabelled(p *pass) {
 func (m *Model[T]) gather(rows []int32) {
 	b, h := &m.buf, m.cfg.HiddenSize
 	m.reserveHead(len(rows))
-	for i, r := range rows {
-		copy(b.hx[i*h:(i+1)*h], b.last[int(r)*h:])
-	}
+	m.eachRows(len(rows), func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			copy(b.hx[i*h:(i+1)*h], b.last[int(rows[i])*h:])
+		}
+	})
 	m.normalise(len(rows), b.hn, b.hinv, b.hx, &m.norm)
 }
 

@@ -43,7 +43,7 @@ func (m *Model[T]) forwardLoRA(l *linear[T], rows, row0 int, x, u []T) kernel.Lo
 		return kernel.LowRank[T]{}
 	}
 	m.ops.Gemm(false, true, rows, l.rank, l.in, m.dropped(l, rows, row0, x, true), l.in, l.a.data, l.in, u, l.rank, false)
-	scaleBy(l.scale, u[:rows*l.rank])
+	m.ops.Scale(l.scale, u[:rows*l.rank])
 	return kernel.LowRank[T]{R: l.rank, U: u, V: l.b.data}
 }
 
@@ -83,7 +83,7 @@ func (m *Model[T]) backwardLoRA(l *linear[T], rows, row0 int, x, u, dy []T, more
 	r, g, du := l.rank, m.buf.grad, m.buf.du
 	m.ops.Gemm(true, false, l.out, r, rows, dy, l.out, u, r, l.b.grad(g), r, more)
 	m.ops.Gemm(false, false, rows, r, l.out, dy, l.out, l.b.data, r, du, r, false)
-	scaleBy(l.scale, du[:rows*r])
+	m.ops.Scale(l.scale, du[:rows*r])
 	xd := m.dropped(l, rows, row0, x, false)
 	m.ops.Gemm(true, false, r, l.in, rows, du, r, xd, l.in, l.a.grad(g), l.in, more)
 	return kernel.LowRank[T]{R: r, U: du, V: l.a.data}
@@ -128,12 +128,6 @@ func (m *Model[T]) columnSum(sum, x []T, rows int, more bool) {
 	}
 	for i := range rows {
 		m.ops.Axpy(1, x[i*len(sum):(i+1)*len(sum)], sum)
-	}
-}
-
-func scaleBy[T kernel.Float](s T, x []T) {
-	for i := range x {
-		x[i] *= s
 	}
 }
 

@@ -57,12 +57,14 @@ func (m *Model[T]) Loss(b engine.Batch) (float64, error) {
 func (m *Model[T]) run(p *pass, live []*stream[T], train bool) {
 	m.refresh()
 	h, x := m.cfg.HiddenSize, m.act(0, train).x
-	for i, t := range p.tokens {
-		m.embedding(t, x[i*h:(i+1)*h])
-	}
-	if m.cfg.EmbedScale != 0 {
-		scaleBy(T(m.cfg.EmbedScale), x[:p.rows*h])
-	}
+	m.eachRows(p.rows, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			m.embedding(p.tokens[i], x[i*h:(i+1)*h])
+		}
+		if m.cfg.EmbedScale != 0 {
+			m.ops.Scale(T(m.cfg.EmbedScale), x[lo*h:hi*h])
+		}
+	})
 	if train && m.noise > 0 {
 		m.addNoise(p, x)
 	}

@@ -31,6 +31,7 @@ func Conformance(t *testing.T, ops kernel.Ops[float32]) {
 	t.Run("GemmRepeats", func(t *testing.T) { repeats(t, ops) })
 	t.Run("Parallel", func(t *testing.T) { parallel(t, ops) })
 	t.Run("Axpy", func(t *testing.T) { axpy(t, ops) })
+	t.Run("Scale", func(t *testing.T) { scale(t, ops) })
 	t.Run("RMSNorm", func(t *testing.T) { rmsNorm(t, ops) })
 	t.Run("Rope", func(t *testing.T) { rope(t, ops) })
 	t.Run("CausalSoftmax", func(t *testing.T) { causalSoftmax(t, ops) })
@@ -177,6 +178,16 @@ func axpy(t *testing.T, ops kernel.Ops[float32]) {
 		ops.Axpy(0.75, x.lo, y.lo)
 		ref.Axpy(0.75, x.hi, y.hi)
 		y.compare(t, fmt.Sprintf("n=%d", n))
+	}
+}
+
+func scale(t *testing.T, ops kernel.Ops[float32]) {
+	r := rand.New(rand.NewPCG(23, 24))
+	for _, n := range []int{0, 1, 7, 8, 100} {
+		x := random(r, n, 1)
+		ops.Scale(0.75, x.lo)
+		kernel.NewRef[float64]().Scale(0.75, x.hi)
+		x.compare(t, fmt.Sprintf("n=%d", n))
 	}
 }
 
