@@ -7,11 +7,9 @@ import (
 
 	"lorad/engine"
 	"lorad/engine/cuda/device"
+	"lorad/engine/cuda/kernels"
 	"lorad/engine/llama"
 )
-
-// flashRows is how many rows of a sequence one block of the attention kernels works on.
-const flashRows = 128
 
 // shape is what recorded work follows from. All else that differs between micro-batches lies in device memory.
 type shape struct {
@@ -24,7 +22,7 @@ type inputs struct {
 	scale, key  device.Ptr // f32; the key of dropout: see lora.NewDropout
 	ids, pos    device.Ptr // [rows] i32
 	index, want device.Ptr // [labelled] i32: rows that carry loss, -1 beyond them, and their labels
-	parts       device.Ptr // [parts,4] i32: begin, end and first row; zeros beyond them
+	parts       device.Ptr // kernels.FlashList
 	bytes       int64
 }
 
@@ -40,7 +38,7 @@ func (s shape) inputs(base device.Ptr) (in inputs) {
 	in.key = in.scale + keyAt
 	in.ids, in.pos = c.f32(s.rows), c.f32(s.rows)
 	in.index, in.want = c.f32(s.labelled), c.f32(s.labelled)
-	in.parts = c.f32(4 * s.parts)
+	in.parts = c.f32(kernels.FlashListLen(s.parts))
 	in.bytes = c.used
 	return in
 }
@@ -101,11 +99,7 @@ func (p *batch) pad(b llama.Batch) {
 	if p.rows, p.labelled = p.size.rows, p.size.labelled; p.rows > b.Rows {
 		p.starts = append(append([]int32(nil), p.starts...), int32(p.rows))
 	}
-	n := 0
-	for i := range p.starts[1:] {
-		n += int(p.starts[i+1]-p.starts[i]+flashRows-1) / flashRows
-	}
-	p.parts = partsBucket(n)
+	p.parts = partsBucket(kernels.FlashParts(p.starts))
 }
 
 // pack writes the block that inputs describes.
@@ -127,17 +121,13 @@ func (p *batch) pack(block []byte, scale float32, key engine.Key) {
 		put(in.index, i, row)
 		put(in.want, i, label)
 	}
-	part := 0
 	for i, begin := range p.starts[:len(p.starts)-1] {
 		end := p.starts[i+1]
 		for row := begin; row < end; row++ {
 			put(in.pos, int(row), row-begin)
 		}
-		for first := begin; first < end; first += flashRows {
-			put(in.parts, 4*part, begin)
-			put(in.parts, 4*part+1, end)
-			put(in.parts, 4*part+2, first)
-			part++
-		}
+	}
+	for i, v := range kernels.FlashList(p.starts, p.parts) {
+		put(in.parts, i, v)
 	}
 }

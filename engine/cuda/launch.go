@@ -1,9 +1,8 @@
 package cuda
 
 import (
-	"fmt"
-
 	"lorad/engine/cuda/device"
+	"lorad/engine/cuda/kernels"
 )
 
 // How kernels are launched. Each method is one kernel of package kernels, whose source says what it computes; here is how many threads do it.
@@ -90,23 +89,21 @@ func (p *pass) window(layer int) int {
 	return 0
 }
 
-func (p *pass) flash(kernel string, layer int, args ...any) {
+func (p *pass) flash(layer int) kernels.Flash {
 	n := p.n
-	g := device.Grid{Blocks: [3]int{n.NumHeads, p.parts}, Threads: 128}
-	args = append(args, p.rows, n.NumHeads, n.NumKVHeads, n.scoreScale(), p.window(layer))
-	p.launch(fmt.Sprintf("flash_%s_d%d", kernel, n.HeadDim), g, args...)
+	return kernels.Flash{HeadDim: n.HeadDim, Heads: n.NumHeads, KVHeads: n.NumKVHeads, Window: p.window(layer), Scale: n.scoreScale(), Rows: p.rows, Parts: p.parts}
 }
 
 func (p *pass) flashForward(layer int, k *kept) {
-	n := p.n
-	p.flash("forward", layer, k.qkv, n.qkv, p.in.parts, k.o, n.q, k.lse)
+	if n := p.n; p.err == nil {
+		p.err = p.flash(layer).Forward(p.dev, p.in.parts, matrix(k.qkv, n.qkv), matrix(k.o, n.q), k.lse)
+	}
 }
 
 // flashBackward goes from dattn to dqkv.
 func (p *pass) flashBackward(layer int, k *kept) {
-	n, b := p.n, p.b
-	p.launch("flash_delta", device.Grid{Blocks: [3]int{(p.rows*n.NumHeads + 3) / 4}, Threads: 128}, k.o, n.q, b.dattn, n.q, b.delta, p.rows, n.NumHeads, n.HeadDim)
-	for _, kernel := range []string{"backward_kv", "backward_q"} {
-		p.flash(kernel, layer, k.qkv, n.qkv, p.in.parts, b.dattn, n.q, k.lse, b.delta, b.dqkv, n.qkv)
+	if n, b := p.n, p.b; p.err == nil {
+		qkv, o, dout, dqkv := matrix(k.qkv, n.qkv), matrix(k.o, n.q), matrix(b.dattn, n.q), matrix(b.dqkv, n.qkv)
+		p.err = p.flash(layer).Backward(p.dev, p.in.parts, qkv, o, dout, k.lse, b.delta, dqkv)
 	}
 }

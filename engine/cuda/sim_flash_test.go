@@ -31,12 +31,12 @@ type flash struct {
 	ld, rows, heads, kv int
 	scale               float32
 	window              int
-	grid                device.Grid
 	parts               []int32
+	size                int // rows of a part
 }
 
-func (d *sim) flash(g device.Grid, qkv device.Ptr, ld int, parts device.Ptr, a args) flash {
-	f := flash{d: d, ld: ld, rows: a.int(), heads: a.int(), kv: a.int(), scale: a.float(), window: a.int(), grid: g}
+func (d *sim) flash(g device.Grid, size int, qkv device.Ptr, ld int, parts device.Ptr, a args) flash {
+	f := flash{d: d, ld: ld, rows: a.int(), heads: a.int(), kv: a.int(), scale: a.float(), window: a.int(), size: size}
 	f.qkv, f.parts = d.load(matrix(qkv, ld), f.rows, ld), d.i32(parts, 4*g.Blocks[1])
 	return f
 }
@@ -44,9 +44,9 @@ func (d *sim) flash(g device.Grid, qkv device.Ptr, ld int, parts device.Ptr, a a
 // each calls for every row of every part, and for the keys it sees.
 func (f flash) each(do func(head, row, from int)) {
 	for head := range f.heads {
-		for p := range f.grid.Blocks[1] {
+		for p := range len(f.parts) / 4 {
 			begin, end, first := int(f.parts[4*p]), int(f.parts[4*p+1]), int(f.parts[4*p+2])
-			for row := first; row < min(first+flashRows, end); row++ {
+			for row := first; row < min(first+f.size, end); row++ {
 				from := begin
 				if f.window > 0 {
 					from = max(from, row-f.window+1)
@@ -88,7 +88,7 @@ func (d *sim) put(p device.Ptr, x []float64) {
 
 func (d *sim) flashForward(g device.Grid, a args) error {
 	qkv, ld, parts, o, ldo, lse := a.ptr(), a.int(), a.ptr(), a.ptr(), a.int(), a.ptr()
-	f := d.flash(g, qkv, ld, parts, a)
+	f := d.flash(g, 128, qkv, ld, parts, a)
 	f.each(func(head, row, from int) {
 		var sum float64
 		out := make([]float64, simHead)
@@ -119,9 +119,9 @@ func (d *sim) flashDelta(_ device.Grid, a args) error {
 }
 
 // flashBackward calls with p and ds of every pair that sees each other.
-func (d *sim) flashBackward(g device.Grid, a args, pair func(f flash, do []float32, head, row, j int, p, ds float64)) (out device.Ptr, ld int, rows, heads, kv int) {
+func (d *sim) flashBackward(g device.Grid, size int, a args, pair func(f flash, do []float32, head, row, j int, p, ds float64)) (out device.Ptr, ld int, rows, heads, kv int) {
 	qkv, ldq, parts, grad, lddo, lse, delta, out, ld := a.ptr(), a.int(), a.ptr(), a.ptr(), a.int(), a.ptr(), a.ptr(), a.ptr(), a.int()
-	f := d.flash(g, qkv, ldq, parts, a)
+	f := d.flash(g, size, qkv, ldq, parts, a)
 	do, sums, deltas := d.load(matrix(grad, lddo), f.rows, f.heads*simHead), d.f32(lse, f.heads*f.rows), d.f32(delta, f.heads*f.rows)
 	f.each(func(head, row, from int) {
 		mine, at := do[row*f.heads*simHead+head*simHead:][:simHead], head*f.rows+row
@@ -135,7 +135,7 @@ func (d *sim) flashBackward(g device.Grid, a args, pair func(f flash, do []float
 
 func (d *sim) flashQ(g device.Grid, a args) error {
 	grads := map[[2]int][]float64{}
-	out, ld, _, _, _ := d.flashBackward(g, a, func(f flash, do []float32, head, row, j int, p, ds float64) {
+	out, ld, _, _, _ := d.flashBackward(g, 128, a, func(f flash, do []float32, head, row, j int, p, ds float64) {
 		key := [2]int{row, head}
 		if grads[key] == nil {
 			grads[key] = make([]float64, simHead)
@@ -150,7 +150,7 @@ func (d *sim) flashQ(g device.Grid, a args) error {
 
 func (d *sim) flashKV(g device.Grid, a args) error {
 	dk, dv := map[[2]int][]float64{}, map[[2]int][]float64{}
-	out, ld, _, heads, kv := d.flashBackward(g, a, func(f flash, do []float32, head, row, j int, p, ds float64) {
+	out, ld, _, heads, kv := d.flashBackward(g, 64, a, func(f flash, do []float32, head, row, j int, p, ds float64) {
 		key := [2]int{j, head / (f.heads / f.kv)}
 		if dk[key] == nil {
 			dk[key], dv[key] = make([]float64, simHead), make([]float64, simHead)

@@ -28,7 +28,8 @@ func newFlash(g gpu, shape kernels.Flash, lengths ...int) flash {
 	for _, n := range lengths {
 		f.starts = append(f.starts, f.starts[len(f.starts)-1]+int32(n))
 	}
-	f.Sequences, f.Rows = max(f.Sequences, len(lengths)), max(f.Rows, int(f.starts[len(lengths)]))
+	f.Rows, f.Scale = int(f.starts[len(lengths)]), float32(1/math.Sqrt(float64(f.HeadDim)))
+	f.Parts = kernels.FlashParts(f.starts) + 3 // a recorded launch has room for more
 	f.qkv, f.dout = g.halves(f.Rows*f.ld()), g.halves(f.Rows*f.ldo())
 	return f
 }
@@ -41,13 +42,7 @@ type flashResult struct {
 // run launches forward and backward with results, lse and delta in memory full of NaN.
 func (f flash) run(g gpu) flashResult {
 	g.Helper()
-	g.must(f.Check())
-	starts, err := f.List(f.starts)
-	g.must(err)
-	if len(starts)*4 != f.ListBytes() {
-		g.Fatalf("a list of %d numbers, want %d bytes", len(starts), f.ListBytes())
-	}
-	list, matrix := put(g, starts), func(p device.Ptr, ld int) device.Matrix { return device.Matrix{At: p, LD: ld, Type: device.BF16} }
+	list, matrix := put(g, kernels.FlashList(f.starts, f.Parts)), func(p device.Ptr, ld int) device.Matrix { return device.Matrix{At: p, LD: ld, Type: device.BF16} }
 	qkv, dout := matrix(put(g, f.qkv), f.ld()), matrix(put(g, f.dout), f.ldo())
 	o, dqkv := matrix(g.room(2*f.Rows*f.ldo()), f.ldo()), matrix(g.room(2*f.Rows*f.ld()), f.ld())
 	lse, delta := g.room(4*f.Heads*f.Rows), g.room(4*f.Heads*f.Rows)
@@ -124,19 +119,19 @@ func add(y []float64, f float64, x []uint16) {
 // check compares with the reference by ||got-want|| / ||want||, and sees that padding columns are as they were.
 func (f flash) check(t testing.TB, got flashResult) {
 	t.Helper()
-	used, want := int(f.starts[len(f.starts)-1]), f.reference()
+	want := f.reference()
 	q, kv, width := f.Heads*f.HeadDim, f.KVHeads*f.HeadDim, f.ld()-flashPad
-	part := func(x []uint16, ld, from, n int) []float64 { return columns(widen(x), used, ld, from, n) }
-	within(t, "o", part(got.o, f.ldo(), 0, q), columns(want.o, used, q, 0, q), 5e-3)
+	part := func(x []uint16, ld, from, n int) []float64 { return columns(widen(x), f.Rows, ld, from, n) }
+	within(t, "o", part(got.o, f.ldo(), 0, q), columns(want.o, f.Rows, q, 0, q), 5e-3)
 	for i, name := range []string{"dq", "dk", "dv"} {
 		from, n := []int{0, q, q + kv}[i], []int{q, kv, kv}[i]
-		within(t, name, part(got.dqkv, f.ld(), from, n), columns(want.dqkv, used, width, from, n), 1.5e-2)
+		within(t, name, part(got.dqkv, f.ld(), from, n), columns(want.dqkv, f.Rows, width, from, n), 1.5e-2)
 	}
 	lse := make([]float64, len(got.lse))
 	for i, v := range got.lse {
 		lse[i] = float64(v)
 	}
-	within(t, "lse", columns(lse, f.Heads, f.Rows, 0, used), columns(want.lse, f.Heads, f.Rows, 0, used), 1e-5)
+	within(t, "lse", columns(lse, f.Heads, f.Rows, 0, f.Rows), columns(want.lse, f.Heads, f.Rows, 0, f.Rows), 1e-5)
 	for _, x := range append(part(got.o, f.ldo(), q, flashPad), part(got.dqkv, f.ld(), width, flashPad)...) {
 		if !math.IsNaN(x) {
 			t.Fatalf("a padding column was written: %g", x)
@@ -201,59 +196,51 @@ func TestFlashBitsOfASequence(t *testing.T) {
 				same(t, "lse", got.lse, alone.lse)
 			}
 		})
-		const before = 67
 		g := open(t, 1)
-		batch := newFlash(g, kernels.Flash{HeadDim: d, Heads: 2, KVHeads: 1, Rows: before + 70 + 130, Sequences: 9}, before, 70)
-		copy(batch.qkv[before*batch.ld():], one.qkv)
-		copy(batch.dout[before*batch.ldo():], one.dout)
+		batch := newFlash(g, one.Flash, 67, 70, 130)
+		copy(batch.qkv[67*batch.ld():], one.qkv)
+		copy(batch.dout[67*batch.ldo():], one.dout)
 		got := batch.run(g)
-		same(t, "o", got.o[before*batch.ldo():], alone.o)
-		same(t, "dqkv", got.dqkv[before*batch.ld():], alone.dqkv)
+		same(t, "o", got.o[67*batch.ldo():], alone.o)
+		same(t, "dqkv", got.dqkv[67*batch.ld():], alone.dqkv)
 		for head := range batch.Heads {
-			same(t, "lse", got.lse[head*batch.Rows+before:], alone.lse[head*70:][:70])
-		}
-		if i := slices.IndexFunc(widen(got.o), math.IsNaN); i%batch.ldo() < batch.ldo()-flashPad {
-			t.Errorf("row %d behind the sequences was not written", i/batch.ldo())
+			same(t, "lse", got.lse[head*batch.Rows+67:], alone.lse[head*70:][:70])
 		}
 	}
 }
 
-// Every row is in exactly one part of each list, and the most work comes first.
+// Every row is in exactly one part of each list, which lies in the row's sequence, and the most work comes first.
 func TestFlashList(t *testing.T) {
-	for _, lengths := range [][]int32{{}, {1}, {128, 1, 64, 65}, {1, 1, 1, 1, 1}, {0, 500, 0}} {
-		f := kernels.Flash{HeadDim: 64, Heads: 1, KVHeads: 1, Rows: 700, Sequences: 5}
-		starts := []int32{0}
-		for _, n := range lengths {
-			starts = append(starts, starts[len(starts)-1]+n)
+	for _, starts := range [][]int32{{0, 1}, {0, 128, 129, 193, 258}, {0, 1, 2, 3, 4}, {0, 0, 500, 500}} {
+		parts := kernels.FlashParts(starts) + 1
+		list := kernels.FlashList(starts, parts)
+		if len(list) != kernels.FlashListLen(parts) {
+			t.Fatalf("%v: a list of %d numbers, want %d", starts, len(list), kernels.FlashListLen(parts))
 		}
-		list, err := f.List(starts)
-		if err != nil {
-			t.Fatal(err)
+		coversOnce(t, starts, list[:4*parts], 128, func(begin, end, first int32) int32 { return first - begin })
+		coversOnce(t, starts, list[4*parts:], 64, func(begin, end, first int32) int32 { return end - first })
+	}
+}
+
+func coversOnce(t *testing.T, starts, list []int32, size int32, work func(begin, end, first int32) int32) {
+	t.Helper()
+	rows := make([]int, starts[len(starts)-1])
+	before := int32(math.MaxInt32)
+	for p := range slices.Chunk(list, 4) {
+		begin, end, first := p[0], p[1], p[2]
+		if w := work(begin, end, first); end > 0 && w > before {
+			t.Errorf("%v: a part with work %d after one with %d", starts, w, before)
+		} else if end > 0 {
+			before = w
 		}
-		seen := map[int]int{}
-		for i := 0; i < len(list); i += 4 {
-			begin, end, first := list[i], list[i+1], list[i+2]
-			size := int32(128)
-			if i >= len(list)-4*((700+6*63)/64) {
-				size = 64
-			}
-			if slot := slices.Index(starts, begin); end > 0 && begin < starts[len(starts)-1] && (slot < 0 || !slices.Contains(starts, end)) {
-				t.Errorf("%v: [%d,%d) is no sequence", lengths, begin, end)
-			}
-			for row := first; row < min(first+size, end); row++ {
-				seen[int(row)+int(size)*1000]++
-			}
-		}
-		for row := range 700 {
-			if seen[row+128000] != 1 || seen[row+64000] != 1 {
-				t.Fatalf("%v: row %d is in %d and %d parts", lengths, row, seen[row+128000], seen[row+64000])
+		for row := first; row < min(first+size, end); row++ {
+			rows[row]++
+			if i, found := slices.BinarySearch(starts, row+1); starts[i-1] != begin || starts[i] != end && !found {
+				t.Errorf("%v: row %d in a part of [%d,%d)", starts, row, begin, end)
 			}
 		}
 	}
-	f := kernels.Flash{HeadDim: 64, Heads: 1, KVHeads: 1, Rows: 10, Sequences: 2}
-	for _, starts := range [][]int32{nil, {1}, {0, 11}, {0, 5, 4}, {0, 1, 2, 3}} {
-		if _, err := f.List(starts); err == nil {
-			t.Errorf("%v was accepted", starts)
-		}
+	if i := slices.IndexFunc(rows, func(n int) bool { return n != 1 }); i >= 0 {
+		t.Errorf("%v: row %d is in %d parts of %d rows", starts, i, rows[i], size)
 	}
 }
