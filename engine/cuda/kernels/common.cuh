@@ -7,6 +7,10 @@
 #define WARP 32
 #define ALL_LANES 0xffffffffu
 
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 typedef unsigned short bf16;  // the upper half of a float
 
 static __device__ __forceinline__ float widen(bf16 h) { return __uint_as_float((unsigned)h << 16); }
@@ -44,3 +48,31 @@ static __device__ __forceinline__ void store8(bf16* to, const float (&x)[8]) {
 // first and stride of a loop over all threads of a one-dimensional grid.
 static __device__ __forceinline__ long long grid_first() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 static __device__ __forceinline__ long long grid_stride() { return (long long)gridDim.x * blockDim.x; }
+
+// Sums and maxima of a warp and of a block, which all its threads get. The order of the additions depends on the number of threads alone. A block has a
+// multiple of WARP threads, 1024 at most, and all of them come.
+static __device__ __forceinline__ float warp_sum(float v) {
+#pragma unroll
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) v += __shfl_xor_sync(ALL_LANES, v, lanes);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+    for (int lanes = WARP / 2; lanes > 0; lanes /= 2) v = fmaxf(v, __shfl_xor_sync(ALL_LANES, v, lanes));
+    return v;
+}
+
+// gather_warps puts one value of each warp side by side: a lane gets that of the warp with its number, or `none`.
+static __device__ __forceinline__ float gather_warps(float of_warp, float none) {
+    __shared__ float of_warps[WARP];
+    int lane = threadIdx.x % WARP;
+    if (lane == 0) of_warps[threadIdx.x / WARP] = of_warp;
+    __syncthreads();
+    float mine = lane < blockDim.x / WARP ? of_warps[lane] : none;
+    __syncthreads();  // before of_warps is written again
+    return mine;
+}
+
+static __device__ __forceinline__ float block_sum(float v) { return warp_sum(gather_warps(warp_sum(v), 0)); }
+static __device__ __forceinline__ float block_max(float v) { return warp_max(gather_warps(warp_max(v), -INFINITY)); }
