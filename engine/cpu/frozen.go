@@ -35,7 +35,8 @@ func (o *Ops) Keep(m kernel.Matrix[float32], p kernel.Precision) kernel.Frozen[f
 			roundTo(dst, dst)
 		}
 	}
-	return &frozen{o, out, in, bytes, forwardKept{m}, backwardKept{m}, row, o.format(p)}
+	half, _ := m.(kernel.PairMatrix[float32])
+	return &frozen{o, out, in, bytes, forwardKept{m, half}, backwardKept{m, half}, row, o.format(p)}
 }
 
 func (f *frozen) Shape() (out, in int) { return f.out, f.in }
@@ -158,8 +159,11 @@ func (q *panel) block(g *product, s *strips, o, n, r int) {
 	q.pad(q.at[r*q.stride:], n)
 }
 
-// forwardKept and backwardKept are a weight in a form of its own.
-type forwardKept struct{ m kernel.Matrix[float32] }
+// forwardKept and backwardKept are a weight in a form of its own; half is nil if it cannot unpack to bf16.
+type forwardKept struct {
+	m    kernel.Matrix[float32]
+	half kernel.PairMatrix[float32]
+}
 
 func (f forwardKept) fill(g *product, s *scratch, list []panel, _, p, k int) {
 	for i := range list {
@@ -174,7 +178,10 @@ func (f forwardKept) fill(g *product, s *scratch, list []panel, _, p, k int) {
 	}
 }
 
-type backwardKept struct{ m kernel.Matrix[float32] }
+type backwardKept struct {
+	m    kernel.Matrix[float32]
+	half kernel.PairMatrix[float32]
+}
 
 func (f backwardKept) fill(g *product, s *scratch, list []panel, _, p, k int) {
 	for i := range list {

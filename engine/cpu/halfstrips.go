@@ -1,6 +1,10 @@
 package cpu
 
-import "lorad/engine/kernel"
+import (
+	"unsafe"
+
+	"lorad/engine/kernel"
+)
 
 // halfStrips is a weight in bf16: strips of pairs along its rows. in is the length of a row in numbers, strips.in in pairs.
 type halfStrips struct {
@@ -101,6 +105,11 @@ func (f forwardKept) fillHalf(g *product, s *scratch, q *panel, p, k int) {
 	n := g.format.steps(k)
 	if g.format == pairs {
 		ld := (k + 31) &^ 31
+		if f.half != nil && f.half.UnpackPairs(q.j, q.j+q.cols, p, p+k, words(s.w[:]), ld/2) {
+			q.turn(g.transpose, q.at, n, s.w[:], ld/2)
+			q.pad(q.at, n)
+			return
+		}
 		f.m.Unpack(q.j, q.j+q.cols, p, p+k, s.w[:], ld)
 		for c := 0; c < q.cols && k < ld; c++ {
 			clear(s.w[c*ld+k : (c+1)*ld])
@@ -123,6 +132,10 @@ func (f forwardKept) fillHalf(g *product, s *scratch, q *panel, p, k int) {
 // fillHalf is backwardKept.fill in bf16.
 func (f backwardKept) fillHalf(g *product, s *scratch, q *panel, p, k int) {
 	n := (k + 1) &^ 1
+	if g.format == pairs && q.cols == q.stride && k == n && f.half != nil && f.half.UnpackPairs(p, p+k, q.j, q.j+q.cols, words(s.w[:]), q.stride/2) {
+		g.pairs.weave(n, &q.at[0], &s.w[0])
+		return
+	}
 	f.m.Unpack(p, p+k, q.j, q.j+q.cols, s.w[:], q.stride)
 	clear(s.w[k*q.stride : n*q.stride])
 	if g.format == pairs {
@@ -144,3 +157,6 @@ func roundTo(dst, src []float32) {
 		dst[i] = kernel.WidenBF16(kernel.RoundBF16(src[i]))
 	}
 }
+
+// words is x as integers.
+func words(x []float32) []uint32 { return unsafe.Slice((*uint32)(unsafe.Pointer(&x[0])), len(x)) }

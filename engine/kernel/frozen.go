@@ -8,6 +8,13 @@ type Matrix[T Float] interface {
 	Unpack(r0, r1, c0, c1 int, dst []T, ld int)
 }
 
+// PairMatrix is a Matrix that may also be able to unpack to bf16, which spares the way through f32: two neighbours of a row in a word, the first
+// in the lower half, ld words from row to row. False, and nothing is written, if it cannot do these rows and columns.
+type PairMatrix[T Float] interface {
+	Matrix[T]
+	UnpackPairs(r0, r1, c0, c1 int, dst []uint32, ld int) bool
+}
+
 // Frozen is a weight W[out,in] that never changes. It is laid out once, so that no step packs it again.
 //
 // Why one copy for both products and not one for each: at the sizes that matter the weights are most of the memory, and the product whose

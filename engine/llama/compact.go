@@ -55,6 +55,8 @@ func (b *builder[T]) compact(name string, out, in int) kernel.Frozen[T] {
 		return nil
 	case b.ad.FourBit == nil && !b.m.cfg.FourBit || from.DType(name) == "":
 		return nil
+	case head && b.ad.Precision == kernel.BF16:
+		return nil // frozen lays it out in the same 16 bits, as the products want them
 	case head || b.ad.FourBit == nil:
 		return b.half(from, name, out, in)
 	default:
@@ -92,6 +94,23 @@ func (m fourBit[T]) Bytes() int              { return int(m.q.Bytes()) }
 
 func (m fourBit[T]) Unpack(r0, r1, c0, c1 int, dst []T, ld int) {
 	unpack(r0, r1, c0, c1, dst, ld, func(x []float32, row, col int) { m.q.Decode(x, row*m.in+col) })
+}
+
+// UnpackPairs decodes groups of codes: all columns of one row after the other, or if these are one group, of all rows together.
+func (m fourBit[T]) UnpackPairs(r0, r1, c0, c1 int, dst []uint32, ld int) bool {
+	n := c1 - c0
+	if m.in%quant.GroupLen != 0 || c0%quant.GroupLen != 0 || n%quant.GroupLen != 0 {
+		return false
+	}
+	if n == quant.GroupLen {
+		return m.q.Groups(r0*m.in+c0, r1-r0, m.in, dst, ld)
+	}
+	for r := r0; r < r1; r++ {
+		if !m.q.Groups(r*m.in+c0, n/quant.GroupLen, quant.GroupLen, dst[(r-r0)*ld:], quant.GroupLen/2) {
+			return false
+		}
+	}
+	return true
 }
 
 // sixteen is a matrix of bf16 or f16.

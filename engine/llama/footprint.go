@@ -72,11 +72,14 @@ func baseBytes(cfg model.Config, ad Adapter) (all int64) {
 		for _, d := range t.Shape {
 			n *= int64(d)
 		}
-		table := t.Name == "model.embed_tokens.weight"
+		table := t.Name == embedName
+		head := t.Name == "lm_head.weight" || table && cfg.TieEmbeddings
 		switch {
 		case len(t.Shape) == 1:
 			all += 4 * n
-		case compact && (table || t.Name == "lm_head.weight"):
+		case compact && head && half:
+			all += paddedBytes(n, rows, true)
+		case compact && (head || table):
 			all += 2 * n
 		case compact:
 			all += fourBitBytes(n, ad.FourBit == nil || ad.FourBit.Nested)
@@ -85,14 +88,19 @@ func baseBytes(cfg model.Config, ad Adapter) (all int64) {
 		case table && !cfg.TieEmbeddings:
 			all += 4 * n
 		default:
-			words := n / int64(rows)
-			if half {
-				words = (words + 1) / 2
-			}
-			all += 4 * words * int64((rows+stripWidth-1)/stripWidth*stripWidth)
+			all += paddedBytes(n, rows, half)
 		}
 	}
 	return all
+}
+
+// paddedBytes is the memory of a frozen weight of n values in strips.
+func paddedBytes(n int64, rows int, half bool) int64 {
+	words := n / int64(rows)
+	if half {
+		words = (words + 1) / 2
+	}
+	return 4 * words * int64((rows+stripWidth-1)/stripWidth*stripWidth)
 }
 
 // fourBitBytes: half a byte a value, and a scale per block of 64, which takes 8 bits itself with double quantisation, and 4 bytes per 256 of them.

@@ -143,6 +143,39 @@ func TestDecodeInPieces(t *testing.T) {
 	}
 }
 
+// Groups are what Decode writes, rounded to bf16 as the products round.
+func TestGroupsAreDecode(t *testing.T) {
+	const rows, cols = 70, 192
+	w := make([]float32, rows*cols)
+	r := rand.New(rand.NewPCG(5, 6))
+	for i := range w {
+		w[i] = float32(r.NormFloat64())
+	}
+	for _, round := range []Rounding{F32, BF16} {
+		q := NewNF4(len(w), round)
+		q.Encode(0, w)
+		for range 2 { // plain scales, then nested ones
+			dst := make([]uint32, rows*20)
+			if !q.Groups(3*cols+64, rows-3, cols, dst, 20) {
+				return // no assembly on this machine
+			}
+			x := make([]float32, GroupLen)
+			for i := range rows - 3 {
+				q.Decode(x, (3+i)*cols+64)
+				for j, v := range x {
+					if got, want := uint16(dst[i*20+j/2]>>(16*(j&1))), uint16(math.Float32bits(BF16.round(v))>>16); got != want {
+						t.Fatalf("round %d, group %d, value %d: %x, want %x", round, i, j, got, want)
+					}
+				}
+			}
+			if dst[16] != 0 {
+				t.Error("written beyond a group")
+			}
+			q.Nest(NewFinder(DynamicMap(true)))
+		}
+	}
+}
+
 // The table finds what the search finds: at every value of the map, at every midpoint, one step beside them, and at the ends of the range.
 func TestFinderIsTheSearch(t *testing.T) {
 	inf := float32(math.Inf(1))
