@@ -34,6 +34,9 @@ const (
 	AdamW     = "adamw" // optimizer: as in torch
 	WireInt16 = "int16" // reduce_wire: coarser units, see replica.Units
 
+	DeviceCPU  = "cpu"  // device: the processor, even where there is a GPU
+	DeviceCUDA = "cuda" // device: a GPU, or nothing
+
 	AdamW8 = "adamw_8bit" // optimizer: as in bitsandbytes, moments in 8 bits
 
 	LoRAInitDefault = "default" // lora_init: PEFT's default, A uniform in +-1/sqrt(in), B zero
@@ -102,6 +105,7 @@ type Job struct {
 	SaveTotalLimit       int // checkpoints kept; 0 = all
 	OutputDir            string
 	DType                string
+	Device               string  // "" (the GPU where there is one), DeviceCPU or DeviceCUDA
 	Optimizer            string  // AdamW or AdamW8
 	NEFTuneAlpha         float64 // noise on the embeddings; 0 = none
 	LoraPlusRatio        float64 // learning rate of lora_B over that of lora_A; 0 = 1

@@ -89,6 +89,9 @@ func modelKeys() []row {
 		{Key: Key{Name: "dtype", Aliases: []string{"torch_dtype"}, Section: s, Values: []string{"f32", "bf16"},
 			Doc: "type that frozen weights are kept in and multiplied in; sums and all else are f32 (bf16: half the memory, twice the speed with AVX512_BF16)"}, at: func(j *Job) any { return &j.DType },
 			words: map[string]string{"float32": "f32", "fp32": "f32", "float": "f32", "auto": "f32", "bfloat16": "bf16"}},
+		{Key: Key{Name: "device", Section: s, Quiet: true, Values: []string{"", DeviceCPU, DeviceCUDA},
+			Doc: "what a node computes on: empty (auto) is its GPU if it has one that can train this (docs/gpu.md), else its processor; with cuda, nodes without one take no part"}, at: func(j *Job) any { return &j.Device },
+			words: map[string]string{"auto": "", "gpu": "cuda"}},
 	}
 }
 

@@ -1,12 +1,15 @@
 package node
 
 import (
+	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"runtime/debug"
 	"sync"
 
 	"lorad/engine"
+	"lorad/job"
 )
 
 // memoryLimit tells the collector how much memory the runs of this process were planned to take.
@@ -36,8 +39,39 @@ func spare(free int64) int64 {
 	return free / 10 * 9
 }
 
+// giveBack is for the end of the work: what the run's memory was planned to be, and the GPU.
+func (w *worker) giveBack() {
+	w.node.memory.add(-w.limit)
+	if c, ok := w.trainer.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			w.log.Warn("the GPU was not given back in order", "err", err)
+		}
+	}
+}
+
+// onGPU makes the trainer on this node's GPU; nil if the processor is to compute. A job that wants a GPU does without this node if that fails.
+func (w *worker) onGPU() (engine.Trainer, error) {
+	if w.job.Device == job.DeviceCPU {
+		return nil, nil
+	}
+	t, err := w.recipe.OnGPU(w.node.cfg.GPU)
+	switch {
+	case err == nil:
+		p := t.Plan()
+		w.log.Info("this node trains on its GPU", "device", t.Device().Name, "bytes", p.Peak, "layers", p.Layers, "recomputed", p.Recompute)
+		return t, nil
+	case w.job.Device == job.DeviceCUDA:
+		return nil, &unfitError{fmt.Errorf("device: cuda: %w", err)}
+	}
+	w.log.Info("this node trains on its processor", "why", err)
+	return nil, nil
+}
+
 // planned makes the trainer in as much memory as there is, and holds the collector to the plan.
 func (w *worker) planned() (engine.Trainer, error) {
+	if t, err := w.onGPU(); t != nil || err != nil {
+		return t, err
+	}
 	plan, err := w.recipe.Memory(w.node.threads(), spare(w.node.free()))
 	if err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ func (w *worker) currentReplica() *replica.Replica {
 func (w *worker) run(ctx context.Context) uint64 {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer func() { w.node.memory.add(-w.limit) }()
+	defer w.giveBack()
 	if err := w.ready(ctx); err != nil {
 		w.unprepared(ctx, err)
 		return w.heard().GetLease().GetGeneration()

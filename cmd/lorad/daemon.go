@@ -132,7 +132,7 @@ func (d *daemon) registry(creds *coordinator.Credentials, mux *transport.Mux) *t
 // openNode makes the part that works on runs. A witness has none.
 func (d *daemon) openNode(cfg daemonConfig, creds *coordinator.Credentials, rings *rings) (err error) {
 	d.node, err = node.New(node.Config{
-		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(),
+		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(), GPU: openGPU,
 		Control: rings.control, Peers: rings.control, Rings: rings, Log: cfg.Log,
 	})
 	return err

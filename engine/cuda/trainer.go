@@ -84,6 +84,9 @@ func (t *Trainer) Params() []float32 { return t.params }
 // Changed has the next pass bring Params to the device.
 func (t *Trainer) Changed() { t.stale = true }
 
+// Device is what it computes on.
+func (t *Trainer) Device() device.Info { return t.dev.Info() }
+
 // Plan is the memory that is taken, or would be by a pass of the largest micro-batch.
 func (t *Trainer) Plan() Plan { return t.net.planned(t.largest, t.recompute) }
 
