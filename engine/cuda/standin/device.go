@@ -252,8 +252,11 @@ func (r *recorded) Release() error {
 	return r.d.api.check("release graph", r.d.api.execDestroy(r.exec))
 }
 
-// Close waits, and gives everything back but memory that was not released.
+// Close waits and gives everything back, memory too. A second Close does nothing.
 func (d *Device) Close() error {
+	if d.stream == 0 {
+		return nil
+	}
 	err := d.Sync()
 	d.api.blasDestroy(d.blas)
 	d.api.streamDestroy(d.stream)
@@ -261,6 +264,7 @@ func (d *Device) Close() error {
 		d.api.moduleUnload(m)
 	}
 	d.api.release(0)
+	d.stream = 0
 	runtime.UnlockOSThread()
 	return err
 }

@@ -139,7 +139,7 @@ API cuDevicePrimaryCtxRetain(CUctx_st** c, CUdevice) {
 API cuDevicePrimaryCtxRelease_v2(CUdevice) {
     LOCKED;
     if (device().retained == 0) return invalid_context;
-    if (--device().retained == 0) device().sticky = success;
+    if (--device().retained == 0) release_all(), device().sticky = success;
     return success;
 }
 API cuDevicePrimaryCtxRelease(CUdevice d) { return cuDevicePrimaryCtxRelease_v2(d); }

@@ -85,6 +85,9 @@ void fail(const std::string& message);
 // holds says whether bytes at p are inside one allocation.
 bool holds(uintptr_t p, size_t bytes);
 
+// release_all frees what was not: a context takes its memory with it.
+void release_all();
+
 // check_fences fails if somebody wrote outside an allocation.
 void check_fences();
 

@@ -136,13 +136,16 @@ void fail(const std::string& what) {
     if (failure.empty()) failure = what;
 }
 
-// stuck tells of one thread that waits and, if there is one, of another that is elsewhere.
+// stuck tells of one thread that waits and, if there is one, of another that it waits for and that is elsewhere.
 void stuck() {
     int first = 0;
     while (fibers[first].state == done) first++;
-    int other = 0;
-    while (other < threads && fibers[other].state == fibers[first].state && fibers[other].site.line == fibers[first].site.line) other++;
-    fail("divergence: " + where(first) + (other < threads ? ", " + where(other) : ", its mask names a lane that is not there"));
+    const Fiber& f = fibers[first];
+    for (int i = 0; i < threads; i++) {
+        bool awaited = f.state == at_barrier || (i / warp == first / warp && f.mask >> i % warp & 1);
+        if (awaited && (fibers[i].state != f.state || fibers[i].site.line != f.site.line)) return fail("divergence: " + where(first) + ", " + where(i));
+    }
+    fail("divergence: " + where(first) + ", for lanes that are not there or have other masks");
 }
 
 void poison_shared(size_t dynamic);

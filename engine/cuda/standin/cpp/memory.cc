@@ -36,6 +36,17 @@ bool fences_stand(uintptr_t p, size_t bytes) {
 
 }  // namespace
 
+static void give_back(uintptr_t p, size_t bytes) {
+    device().taken -= rounded(bytes);
+    ASAN_UNPOISON_MEMORY_REGION((char*)p - fence, bytes + 2 * fence);
+    free((char*)p - fence);
+}
+
+void release_all() {
+    for (auto& [p, bytes] : device().allocations) give_back(p, bytes);
+    device().allocations.clear();
+}
+
 bool holds(uintptr_t p, size_t bytes) {
     auto& all = device().allocations;
     auto after = all.upper_bound(p);
@@ -87,10 +98,8 @@ API cuMemFree_v2(CUdeviceptr p) {
     CUresult state = drain_all();
     auto a = device().allocations.find(p);
     if (a == device().allocations.end()) return invalid_value;
-    device().taken -= rounded(a->second);
-    ASAN_UNPOISON_MEMORY_REGION((char*)p - fence, a->second + 2 * fence);
+    give_back(a->first, a->second);
     device().allocations.erase(a);
-    free((char*)p - fence);
     return state;
 }
 
