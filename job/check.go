@@ -3,6 +3,7 @@ package job
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 )
 
@@ -61,6 +62,16 @@ func difficulty(v any) string {
 		return ""
 	}
 	return fmt.Sprintf("%q; give heuristic, or column:NAME of a numeric column", s)
+}
+
+// loraInit accepts the starts of adapters that lorad knows; PEFT has others.
+func loraInit(v any) string {
+	s := v.(string)
+	rounds, fast := strings.CutPrefix(s, "pissa_niter_")
+	if n, err := strconv.Atoi(rounds); fast && err == nil && n >= 1 && n <= 1000 || s == LoRAInitDefault || s == "gaussian" || s == "pissa" {
+		return ""
+	}
+	return fmt.Sprintf("not supported: %q; give default, gaussian, pissa or pissa_niter_N (N rounds, 1 to 1000)", s)
 }
 
 // ceil rounds up, but not because of the last bit of a product (0.07 * 100 = 7.000000000000001).

@@ -25,6 +25,9 @@ type Config struct {
 	GELU             bool    // the gate's activation is GELU in its tanh form instead of SiLU
 	EmbedScale       float64 // multiplies the embeddings; 0: nothing does
 	ScoreScale       float64 // multiplies attention's scores; 0: 1/sqrt(HeadDim)
+	AttnSoftcap      float64 // attention's scores x become cap*tanh(x/cap); 0: they stay
+	LogitSoftcap     float64 // and the logits
+	RotaryDim        int     // even; so many dimensions of a head turn with the position; 0: all
 	Window           int     // a query of a sliding layer sees Window positions, its own included; 0: no layer slides
 	Sliding          []bool  // by layer; nil: none
 	SlidingRopeTheta float64 // of sliding layers, which then have no RopeScaling; 0: as the others
@@ -37,9 +40,14 @@ type Config struct {
 
 // RopeScaling says how the rotary frequencies 1/theta^(2i/d) are changed for longer contexts.
 type RopeScaling struct {
-	Type                string  // "" or "default": unchanged; "linear": divided by Factor; "llama3": by wavelength
+	Type                string  // "" or "default": unchanged; "linear": divided by Factor; "llama3": by wavelength; "longrope": one by one
 	Factor              float64 // > 0
 	LowFreqFactor       float64 // llama3 only
 	HighFreqFactor      float64 // llama3 only, > LowFreqFactor
-	OriginalMaxPosition int     // llama3 only: the context length the model was pretrained with
+	OriginalMaxPosition int     // llama3 and longrope: the context length the model was pretrained with
+
+	// longrope only: what each frequency is divided by in sequences of up to OriginalMaxPosition tokens, and in longer ones; and the factor of
+	// all cosines and sines.
+	Short, Long []float64
+	Attention   float64
 }

@@ -1,6 +1,8 @@
 package model
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -15,8 +17,9 @@ type family struct {
 	eps         float64
 	maxPosition int
 	theta       float64
-	headDim     int // 0: hidden_size / num_attention_heads
-	bos, eos    int // -1: none
+	localTheta  float64 // rope_local_base_freq of sliding layers; 0: they turn as the others do
+	headDim     int     // 0: hidden_size / num_attention_heads
+	bos, eos    int     // -1: none
 	pad         int
 	tied        bool
 	window      int // sliding_window; 0: none
@@ -26,6 +29,7 @@ type family struct {
 	fused   bool
 	qkNorm  bool
 	gemma   bool                                // plus-one norms before and after, GELU, scaled embeddings
+	caps    [2]float64                          // of attention's scores and of the logits; 0: none, and config.json may not ask for one
 	slides  func(j *jsonConfig, layer int) bool // nil: no layer does
 }
 
@@ -39,8 +43,10 @@ var families = []family{
 		window: 4096, qkNorm: true, slides: upperLayers},
 	{name: "phi3", architecture: "Phi3ForCausalLM", eps: 1e-5, maxPosition: 4096, theta: 1e4, bos: 1, eos: 32000, pad: 32000,
 		fused: true, slides: everyLayer},
+	{name: "gemma2", architecture: "Gemma2ForCausalLM", eps: 1e-6, maxPosition: 8192, theta: 1e4, headDim: 256, bos: 2, eos: 1, pad: 0,
+		tied: true, window: 4096, gemma: true, caps: [2]float64{50, 30}, slides: everyOther},
 	{name: "gemma3_text", architecture: "Gemma3ForCausalLM", eps: 1e-6, maxPosition: 131072, theta: 1e6, headDim: 256, bos: 2, eos: 1, pad: 0,
-		tied: true, window: 4096, qkNorm: true, gemma: true, slides: fiveOfSix},
+		tied: true, window: 4096, qkNorm: true, gemma: true, localTheta: 1e4, slides: fiveOfSix},
 }
 
 func familyOf(modelType string) (family, error) {
@@ -61,6 +67,9 @@ func upperLayers(j *jsonConfig, layer int) bool {
 	return j.UseSlidingWindow && layer >= or(j.MaxWindowLayers, 28)
 }
 
+// everyOther: Gemma 2 slides in its first layer, its third and so on.
+func everyOther(_ *jsonConfig, layer int) bool { return layer%2 == 0 }
+
 // fiveOfSix: every sixth layer of Gemma 3 sees everything.
 func fiveOfSix(j *jsonConfig, layer int) bool {
 	return (layer+1)%max(1, or(j.SlidingWindowPattern, 6)) != 0
@@ -75,7 +84,29 @@ func (f family) build(j *jsonConfig, c *Config) error {
 		c.EmbedScale = math.Sqrt(float64(c.HiddenSize))
 		c.ScoreScale = 1 / math.Sqrt(or(j.QueryPreAttnScalar, 256))
 	}
-	return f.sliding(j, c)
+	return errors.Join(f.softcaps(j, c), f.sliding(j, c))
+}
+
+// softcaps reads the two of Gemma 2, which null turns off.
+func (f family) softcaps(j *jsonConfig, c *Config) error {
+	for i, cap := range []struct {
+		name string
+		raw  json.RawMessage
+		to   *float64
+	}{{"attn_logit_softcapping", j.AttnSoftcap, &c.AttnSoftcap}, {"final_logit_softcapping", j.FinalSoftcap, &c.LogitSoftcap}} {
+		if len(cap.raw) == 0 {
+			*cap.to = f.caps[i]
+			continue
+		}
+		if isNull(cap.raw) {
+			continue
+		}
+		err := json.Unmarshal(cap.raw, cap.to)
+		if err != nil || f.caps[i] == 0 || !(*cap.to > 0) || math.IsInf(*cap.to, 0) {
+			return fmt.Errorf("%s %s is not supported for model_type %s; supported: null, or for gemma2 a number above 0", cap.name, cap.raw, f.name)
+		}
+	}
+	return nil
 }
 
 // sliding finds the layers with a window. transformers v5 lists them in layer_types; before, each class had its rule.

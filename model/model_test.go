@@ -130,13 +130,16 @@ func TestDefaults(t *testing.T) {
 
 func TestConfigsThatAreNotLlamaAreRefusedByName(t *testing.T) {
 	for keys, want := range map[string]string{
-		`"model_type": "gemma2"`:                                                                                 "supported: llama, mistral, qwen2, qwen3, phi3, gemma3_text",
+		`"model_type": "gemma"`:                                                                                  "supported: llama, mistral, qwen2, qwen3, phi3, gemma2, gemma3_text",
 		`"model_type": "mistral", "sliding_window": -1`:                                                          "sliding_window",
 		`"model_type": "qwen3", "layer_types": ["full_attention"]`:                                               "layer_types",
 		`"model_type": "qwen3", "layer_types": ["full_attention", "linear_attention"]`:                           "linear_attention",
 		`"model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 30.0`: "softcapping",
-		`"model_type": "phi3", "rope_scaling": {"type": "longrope"}`:                                             "longrope",
-		`"architectures": ["LlamaForSequenceClassification"]`:                                                    "LlamaForSequenceClassification",
+		`"model_type": "gemma2", "attn_logit_softcapping": 0`:                                                    "attn_logit_softcapping",
+		`"model_type": "phi3", "eos_token_id": 2, "pad_token_id": 0, "rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1, 2]}`: "short_factor has 1",
+		`"model_type": "phi3", "eos_token_id": 2, "pad_token_id": 0, "partial_rotary_factor": 0.3`:                                                     "partial_rotary_factor",
+		`"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1]}`:                                                                "longrope",
+		`"architectures": ["LlamaForSequenceClassification"]`:                                                                                          "LlamaForSequenceClassification",
 		`"hidden_act": "gelu"`:                                  "gelu",
 		`"rope_scaling": {"type": "dynamic", "factor": 2.0}`:    "dynamic",
 		`"rope_parameters": {"rope_type": "yarn", "factor": 2}`: "yarn",

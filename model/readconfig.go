@@ -30,6 +30,7 @@ type jsonConfig struct {
 	RopeScaling         json.RawMessage `json:"rope_scaling"`
 	RopeParameters      json.RawMessage `json:"rope_parameters"`
 	PartialRotaryFactor *float64        `json:"partial_rotary_factor"`
+	OriginalMaxPosition *int            `json:"original_max_position_embeddings"` // Phi-3's
 	RopeLocalBaseFreq   *float64        `json:"rope_local_base_freq"`
 	TieEmbeddings       *bool           `json:"tie_word_embeddings"`
 	AttentionBias       bool            `json:"attention_bias"`
@@ -40,13 +41,13 @@ type jsonConfig struct {
 	MaxWindowLayers     *int            `json:"max_window_layers"`
 	LayerTypes          []string        `json:"layer_types"`
 
-	SlidingWindowPattern *int     `json:"sliding_window_pattern"`
-	QueryPreAttnScalar   *float64 `json:"query_pre_attn_scalar"`
-	AttnSoftcap          *float64 `json:"attn_logit_softcapping"`
-	FinalSoftcap         *float64 `json:"final_logit_softcapping"`
-	Bidirectional        *bool    `json:"use_bidirectional_attention"`
-	EmbedDropout         float64  `json:"embd_pdrop"`
-	ResidDropout         float64  `json:"resid_pdrop"`
+	SlidingWindowPattern *int            `json:"sliding_window_pattern"`
+	QueryPreAttnScalar   *float64        `json:"query_pre_attn_scalar"`
+	AttnSoftcap          json.RawMessage `json:"attn_logit_softcapping"`
+	FinalSoftcap         json.RawMessage `json:"final_logit_softcapping"`
+	Bidirectional        *bool           `json:"use_bidirectional_attention"`
+	EmbedDropout         float64         `json:"embd_pdrop"`
+	ResidDropout         float64         `json:"resid_pdrop"`
 
 	BOS          json.RawMessage `json:"bos_token_id"`
 	EOS          json.RawMessage `json:"eos_token_id"`
@@ -54,17 +55,6 @@ type jsonConfig struct {
 	TorchDType   string          `json:"torch_dtype"`
 	DType        string          `json:"dtype"`
 	Quantization json.RawMessage `json:"quantization_config"`
-}
-
-type jsonRope struct {
-	Type                string   `json:"type"`
-	RopeType            string   `json:"rope_type"`
-	Theta               *float64 `json:"rope_theta"`
-	Factor              float64  `json:"factor"`
-	LowFreqFactor       float64  `json:"low_freq_factor"`
-	HighFreqFactor      float64  `json:"high_freq_factor"`
-	OriginalMaxPosition int      `json:"original_max_position_embeddings"`
-	PartialRotaryFactor *float64 `json:"partial_rotary_factor"`
 }
 
 // ReadConfig parses a config.json. An absent key has the default of the family's configuration class in transformers. What is not exactly
@@ -96,10 +86,6 @@ func (j *jsonConfig) checkSupported(f family) error {
 		return fmt.Errorf("hidden_act %q is not supported for model_type %s; supported: %s", or(j.HiddenActivation, or(j.HiddenAct, act)), f.name, act)
 	case j.AttentionDropout != 0 || j.EmbedDropout != 0 || j.ResidDropout != 0:
 		return fmt.Errorf("attention_dropout %v, embd_pdrop %v, resid_pdrop %v are not supported; supported: 0", j.AttentionDropout, j.EmbedDropout, j.ResidDropout)
-	case j.PartialRotaryFactor != nil && *j.PartialRotaryFactor != 1:
-		return fmt.Errorf("partial_rotary_factor %v is not supported; supported: 1", *j.PartialRotaryFactor)
-	case j.AttnSoftcap != nil || j.FinalSoftcap != nil:
-		return errors.New("attn_logit_softcapping and final_logit_softcapping are not supported; supported: null")
 	case or(j.Bidirectional, false):
 		return errors.New("use_bidirectional_attention is not supported; supported: false")
 	}
@@ -192,71 +178,6 @@ func parseIDs(raw json.RawMessage, name string) ([]int, error) {
 	return kept, nil
 }
 
-// rope reads v4's rope_theta and rope_scaling, or v5's rope_parameters, which holds both, and for Gemma 3 one of them per kind of layer.
-func (j *jsonConfig) rope(c *Config, f family) error {
-	key, raw := "rope_scaling", j.RopeScaling
-	if !isNull(j.RopeParameters) {
-		key, raw = "rope_parameters", j.RopeParameters
-	}
-	c.RopeTheta = or(j.RopeTheta, f.theta)
-	if f.gemma {
-		c.SlidingRopeTheta = or(j.RopeLocalBaseFreq, 10000)
-		var kinds struct{ Full, Sliding json.RawMessage }
-		if err := unmarshalKinds(raw, &kinds.Full, &kinds.Sliding); err != nil {
-			return fmt.Errorf("%s: %w", key, err)
-		}
-		if kinds.Full != nil {
-			var err error
-			if c.SlidingRopeTheta, _, err = readRope(kinds.Sliding, c.SlidingRopeTheta); err != nil {
-				return fmt.Errorf("%s: sliding_attention: %w", key, err)
-			}
-			raw = kinds.Full
-		}
-	}
-	var err error
-	if c.RopeTheta, c.RopeScaling, err = readRope(raw, c.RopeTheta); err != nil {
-		return fmt.Errorf("%s: %w", key, err)
-	}
-	return nil
-}
-
-func unmarshalKinds(raw json.RawMessage, full, sliding *json.RawMessage) error {
-	if isNull(raw) {
-		return nil
-	}
-	var kinds map[string]json.RawMessage
-	err := json.Unmarshal(raw, &kinds)
-	*full, *sliding = kinds["full_attention"], kinds["sliding_attention"]
-	return err
-}
-
-func readRope(raw json.RawMessage, theta float64) (float64, RopeScaling, error) {
-	var r jsonRope
-	if isNull(raw) {
-		return theta, RopeScaling{}, nil
-	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return theta, RopeScaling{}, err
-	}
-	if r.PartialRotaryFactor != nil && *r.PartialRotaryFactor != 1 {
-		return theta, RopeScaling{}, fmt.Errorf("partial_rotary_factor %v is not supported; supported: 1", *r.PartialRotaryFactor)
-	}
-	theta = or(r.Theta, theta)
-	kind := cmp.Or(r.RopeType, r.Type)
-	if kind == "" && r.Factor == 0 {
-		kind = "default"
-	}
-	switch kind {
-	case "default":
-		return theta, RopeScaling{}, nil
-	case "linear":
-		return theta, RopeScaling{Type: kind, Factor: r.Factor}, nil
-	case "llama3":
-		return theta, RopeScaling{kind, r.Factor, r.LowFreqFactor, r.HighFreqFactor, r.OriginalMaxPosition}, nil
-	}
-	return theta, RopeScaling{}, fmt.Errorf("rope type %q is not supported; supported: default, linear, llama3", kind)
-}
-
 // nullableInt reads a number, or null as 0.
 func nullableInt(raw json.RawMessage) (n int, err error) {
 	if isNull(raw) {
@@ -308,13 +229,16 @@ func (c Config) Validate() error {
 	if c.Window < 0 || c.Window > limit {
 		return fmt.Errorf("sliding_window: %d is not in 1..%d", c.Window, limit)
 	}
+	if turned := cmp.Or(c.RotaryDim, c.HeadDim); turned < 2 || turned > c.HeadDim || turned%2 != 0 {
+		return fmt.Errorf("partial_rotary_factor: %d of head_dim %d cannot turn in pairs", turned, c.HeadDim)
+	}
 	if !(c.ScoreScale >= 0) || math.IsInf(c.ScoreScale, 0) {
 		return fmt.Errorf("query_pre_attn_scalar: scores would be multiplied by %v", c.ScoreScale)
 	}
 	if err := c.validateIDs(); err != nil {
 		return err
 	}
-	return c.RopeScaling.validate()
+	return c.RopeScaling.validate(cmp.Or(c.RotaryDim, c.HeadDim))
 }
 
 func (c Config) validateIDs() error {
@@ -322,20 +246,6 @@ func (c Config) validateIDs() error {
 		if id >= c.VocabSize {
 			return fmt.Errorf("special token id %d is outside vocab_size %d", id, c.VocabSize)
 		}
-	}
-	return nil
-}
-
-func (r RopeScaling) validate() error {
-	switch {
-	case r.Type == "" || r.Type == "default":
-		return nil
-	case !(r.Factor > 0) || math.IsInf(r.Factor, 0):
-		return fmt.Errorf("rope scaling %q: factor %v is not positive", r.Type, r.Factor)
-	case r.Type == "llama3" && !(r.LowFreqFactor > 0 && r.HighFreqFactor > r.LowFreqFactor):
-		return fmt.Errorf("rope scaling llama3: want 0 < low_freq_factor %v < high_freq_factor %v", r.LowFreqFactor, r.HighFreqFactor)
-	case r.Type == "llama3" && r.OriginalMaxPosition < 1:
-		return errors.New("rope scaling llama3: original_max_position_embeddings is missing")
 	}
 	return nil
 }

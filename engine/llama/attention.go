@@ -16,7 +16,7 @@ func (m *Model[T]) attend(l *layer[T], p *pass, a *act[T]) {
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)
-		h := m.headOf(l, i%kv, lo, hi, p, a)
+		h := m.headOf(l, i%kv, 0, lo, hi, p, a)
 		h.forward(m)
 	})
 }
@@ -32,8 +32,8 @@ func (m *Model[T]) attendCached(layer int, p *pass, live []*stream[T], a *act[T]
 	m.ops.Parallel(len(live)*kv, func(i int) {
 		s := live[i/kv]
 		lo, hi := p.sequence(i / kv)
-		h := m.headOf(&m.layers[layer], i%kv, lo, hi, p, a)
-		h.past, h.k, h.v = s.past, s.kv[layer].k[i%kv*h.d:], s.kv[layer].v[i%kv*h.d:]
+		h := m.headOf(&m.layers[layer], i%kv, s.past, lo, hi, p, a)
+		h.k, h.v = s.kv[layer].k[i%kv*h.d:], s.kv[layer].v[i%kv*h.d:]
 		if h.n == 1 {
 			h.one(m)
 		} else {
@@ -49,7 +49,7 @@ func (m *Model[T]) attendBackward(l *layer[T], p *pass, a *act[T], dq, dk, dv []
 	kv := m.cfg.NumKVHeads
 	m.ops.Parallel(p.sequences()*kv, func(i int) {
 		lo, hi := p.sequence(i / kv)
-		h := m.headOf(l, i%kv, lo, hi, p, a)
+		h := m.headOf(l, i%kv, 0, lo, hi, p, a)
 		h.backward(m, dq[h.qAt:], dk[h.kAt:], dv[h.kAt:])
 	})
 }
@@ -65,13 +65,14 @@ type headGroup[T kernel.Float] struct {
 	lse        []T // [shared, n] with stride lseLd
 	lseLd      int
 	window     int // 0: none
+	softcap    T   // of the scores; 0: none
 	rope       *rope[T]
 }
 
-func (m *Model[T]) headOf(l *layer[T], kvHead, lo, hi int, p *pass, a *act[T]) headGroup[T] {
+func (m *Model[T]) headOf(l *layer[T], kvHead, past, lo, hi int, p *pass, a *act[T]) headGroup[T] {
 	c := m.cfg
-	h := headGroup[T]{n: hi - lo, d: c.HeadDim, shared: c.NumHeads / c.NumKVHeads,
-		qld: c.NumHeads * c.HeadDim, kld: c.NumKVHeads * c.HeadDim, lseLd: p.rows, window: l.window, rope: l.rope}
+	h := headGroup[T]{n: hi - lo, past: past, d: c.HeadDim, softcap: T(c.AttnSoftcap), shared: c.NumHeads / c.NumKVHeads,
+		qld: c.NumHeads * c.HeadDim, kld: c.NumKVHeads * c.HeadDim, lseLd: p.rows, window: l.window, rope: l.rope.of(past + hi - lo)}
 	h.qAt, h.kAt = lo*h.qld+kvHead*h.shared*h.d, lo*h.kld+kvHead*h.d
 	h.q, h.o = a.q[h.qAt:], a.o[h.qAt:]
 	h.k, h.v = a.k[h.kAt:], a.v[h.kAt:]
@@ -80,13 +81,13 @@ func (m *Model[T]) headOf(l *layer[T], kvHead, lo, hi int, p *pass, a *act[T]) h
 }
 
 func (h *headGroup[T]) forward(m *Model[T]) {
-	cos, sin := h.rope.cos[h.past*h.d/2:], h.rope.sin[h.past*h.d/2:]
-	m.ops.Rope(h.n, h.d, h.k[h.past*h.kld:], h.kld, cos, sin, false)
+	cos, sin := h.rope.from(h.past)
+	m.ops.Rope(h.n, h.rope.turned, h.k[h.past*h.kld:], h.kld, cos, sin, false)
 	s := m.free.get(queryBlock * (h.past + h.n))
 	defer m.free.put(s)
 	for j := range h.shared {
 		q, o := h.q[j*h.d:], h.o[j*h.d:]
-		m.ops.Rope(h.n, h.d, q, h.qld, cos, sin, false)
+		m.ops.Rope(h.n, h.rope.turned, q, h.qld, cos, sin, false)
 		for i := 0; i < h.n; i += queryBlock {
 			from := h.firstSeen(h.past + i)
 			rows, cols := min(queryBlock, h.n-i), h.past+min(i+queryBlock, h.n)-from
@@ -101,16 +102,17 @@ func (h *headGroup[T]) forward(m *Model[T]) {
 func (h *headGroup[T]) one(m *Model[T]) {
 	from := h.firstSeen(h.past)
 	cols := h.past + 1 - from
-	cos, sin := h.rope.cos[h.past*h.d/2:], h.rope.sin[h.past*h.d/2:]
-	m.ops.Rope(1, h.d, h.k[h.past*h.kld:], h.kld, cos, sin, false)
+	cos, sin := h.rope.from(h.past)
+	m.ops.Rope(1, h.rope.turned, h.k[h.past*h.kld:], h.kld, cos, sin, false)
 	s := m.free.get(h.shared * cols)
 	defer m.free.put(s)
 	for j := range h.shared {
-		m.ops.Rope(1, h.d, h.q[j*h.d:], h.d, cos, sin, false)
+		m.ops.Rope(1, h.rope.turned, h.q[j*h.d:], h.d, cos, sin, false)
 	}
 	m.ops.Gemm1(false, true, h.shared, cols, h.d, h.q, h.d, h.k[from*h.kld:], h.kld, s, cols, false)
+	scale := h.capped(s[:h.shared*cols])
 	for j := range h.shared {
-		m.ops.CausalSoftmax(1, cols, cols-1, s[j*cols:], cols, h.rope.scale, h.lse[j*h.lseLd:])
+		m.ops.CausalSoftmax(1, cols, cols-1, s[j*cols:], cols, scale, h.lse[j*h.lseLd:])
 	}
 	m.ops.Gemm1(false, false, h.shared, h.d, cols, s, cols, h.v[from*h.kld:], h.kld, h.o, h.d, false)
 }
@@ -138,9 +140,9 @@ func (h *headGroup[T]) backward(m *Model[T], dq, dk, dv []T) {
 			m.ops.Gemm1(false, false, rows, h.d, cols, dp, cols, k, h.kld, gi, h.qld, false)
 			m.ops.Gemm1(true, false, cols, h.d, rows, dp, cols, qi, h.qld, dk[at:], h.kld, true)
 		}
-		m.ops.Rope(h.n, h.d, g, h.qld, h.rope.cos, h.rope.sin, true)
+		m.ops.Rope(h.n, h.rope.turned, g, h.qld, h.rope.cos, h.rope.sin, true)
 	}
-	m.ops.Rope(h.n, h.d, dk, h.kld, h.rope.cos, h.rope.sin, true)
+	m.ops.Rope(h.n, h.rope.turned, dk, h.kld, h.rope.cos, h.rope.sin, true)
 }
 
 // firstSeen is the first position that the query at position i sees.
@@ -154,28 +156,46 @@ func (h *headGroup[T]) firstSeen(i int) int {
 // softmax is CausalSoftmax with the window's edge: what a row no longer sees becomes 0 and is never read. Row by row, for the edge
 // moves with the row.
 func (h *headGroup[T]) softmax(m *Model[T], rows, cols, first int, s, lse []T) {
+	scale := h.capped(s[:rows*cols])
 	if h.window == 0 || first+rows <= h.window {
-		m.ops.CausalSoftmax(rows, cols, first, s, cols, h.rope.scale, lse)
+		m.ops.CausalSoftmax(rows, cols, first, s, cols, scale, lse)
 		return
 	}
 	for r := range rows {
 		row, past := s[r*cols:], max(0, first+r-h.window+1)
 		clear(row[:past])
-		m.ops.CausalSoftmax(1, cols-past, first+r-past, row[past:], cols, h.rope.scale, lse[r:])
+		m.ops.CausalSoftmax(1, cols-past, first+r-past, row[past:], cols, scale, lse[r:])
 	}
 }
 
 func (h *headGroup[T]) softmaxBackward(m *Model[T], rows, cols, first int, s, dp, lse []T) {
+	var capped []T
+	scale := h.capped(s[:rows*cols])
+	if h.softcap > 0 { // s is about to become probabilities
+		capped = m.free.get(rows * cols)
+		defer m.free.put(capped)
+		copy(capped, s)
+	}
 	if h.window == 0 || first+rows <= h.window {
-		m.ops.CausalSoftmaxBackward(rows, cols, first, s, dp, cols, h.rope.scale, lse)
-		return
+		m.ops.CausalSoftmaxBackward(rows, cols, first, s, dp, cols, scale, lse)
+	} else {
+		for r := range rows {
+			row, grad, past := s[r*cols:], dp[r*cols:], max(0, first+r-h.window+1)
+			clear(row[:past])
+			clear(grad[:past])
+			m.ops.CausalSoftmaxBackward(1, cols-past, first+r-past, row[past:], grad[past:], cols, scale, lse[r:])
+		}
 	}
-	for r := range rows {
-		row, grad, past := s[r*cols:], dp[r*cols:], max(0, first+r-h.window+1)
-		clear(row[:past])
-		clear(grad[:past])
-		m.ops.CausalSoftmaxBackward(1, cols-past, first+r-past, row[past:], grad[past:], cols, h.rope.scale, lse[r:])
+	uncap(dp, capped, h.rope.scale, h.softcap)
+}
+
+// capped turns raw scores into cap*tanh(scale*s/cap), if they are capped, and says what is left to scale them by.
+func (h *headGroup[T]) capped(s []T) T {
+	if h.softcap == 0 {
+		return h.rope.scale
 	}
+	softcap(s, h.rope.scale, h.softcap)
+	return 1
 }
 
 // scratch hands score buffers to whatever runs concurrently: as many exist as ran at once. Contents are never read before written.

@@ -17,6 +17,15 @@ import (
 type weight[T kernel.Float] struct {
 	data []T
 	off  int
+	plus []T // 1 + data, of a trainable norm that multiplies by that
+}
+
+// factor is what a norm multiplies by.
+func (w *weight[T]) factor() []T {
+	if w.plus != nil {
+		return w.plus
+	}
+	return w.data
 }
 
 func (w *weight[T]) trainable() bool { return w.data != nil && w.off >= 0 }
@@ -102,14 +111,20 @@ func (b *builder[T]) refuse() error {
 	case cfg.TieEmbeddings && (c.Saved("model.embed_tokens") || c.Saved("lm_head")):
 		return fmt.Errorf("llama: adapter: modules_to_save %v: the embedding and the head of this model are one tensor, and PEFT would train a copy that "+
 			"unties them: not supported; name other modules", c.ModulesToSave)
-	case cfg.NormPlusOne && c.Saved("model.norm"):
-		return fmt.Errorf("llama: adapter: modules_to_save %v: norms of %s are not trained; name other modules", c.ModulesToSave, cfg.Architecture)
 	case len(c.TargetModules) == 1 && strings.EqualFold(c.TargetModules[0], peft.AllLinear):
 		return nil
 	case c.Match("model.embed_tokens"):
 		return fmt.Errorf("llama: adapter: target_modules match the embedding model.embed_tokens: not supported; name linear layers only")
 	}
 	return nil
+}
+
+// pissa says whether adapters start from the principal components of their weights.
+func (b *builder[T]) pissa() (rounds int, ok bool) {
+	if b.ad.LoRA == nil {
+		return 0, false
+	}
+	return b.ad.LoRA.PiSSA()
 }
 
 // checkSaved refuses a name in modules_to_save that names nothing here: a whole block, or a mistake.
@@ -176,20 +191,23 @@ func (b *builder[T]) norms(l *layer[T], p string) {
 	b.norm(&l.postMLP, p+"post_feedforward_layernorm", h)
 }
 
-// norm declares the weight of an RMSNorm. Where the model multiplies by 1 + weight, that sum is what is kept: it is frozen there.
+// norm declares the weight of an RMSNorm. Where the model multiplies by 1 + weight, a frozen one is kept as that sum.
 func (b *builder[T]) norm(w *weight[T], module string, n int) {
 	b.tensor(w, module+".weight", n)
-	if b.m.cfg.NormPlusOne {
-		b.values = append(b.values, func() {
-			if w.trainable() {
-				b.fail(fmt.Errorf("llama: adapter: modules_to_save: %s: norms of this model are not trained; name other modules", module))
-			}
-			w.data = slices.Clone(w.data)
-			for i := range w.data {
-				w.data[i]++
-			}
-		})
+	if !b.m.cfg.NormPlusOne {
+		return
 	}
+	b.values = append(b.values, func() {
+		if w.trainable() {
+			w.plus = make([]T, n)
+			b.m.plusOne = append(b.m.plusOne, w)
+			return
+		}
+		w.data = slices.Clone(w.data)
+		for i := range w.data {
+			w.data[i]++
+		}
+	})
 }
 
 // embedding declares the table of tokens.
@@ -245,7 +263,13 @@ func (b *builder[T]) weight(l *linear[T], name string) {
 		return
 	}
 	l.w.off = -1
-	b.values = append(b.values, func() { l.frozen = b.frozen(name, l.out, l.in) })
+	b.values = append(b.values, func() {
+		if rounds, ok := b.pissa(); ok && l.rank > 0 {
+			l.frozen = b.principal(l, name, rounds)
+		} else {
+			l.frozen = b.frozen(name, l.out, l.in)
+		}
+	})
 }
 
 func (b *builder[T]) linear(l *linear[T], module string, out, in int, bias bool) {
@@ -277,8 +301,8 @@ func (b *builder[T]) adapter(l *linear[T], module string) {
 	r, scale := b.ad.LoRA.Of(module)
 	l.rank, l.scale = r, T(scale)
 	nameA, nameB := peft.Names(module)
-	b.train(&l.a, nameA, func(a []T) { b.initA(a, l.in, r, nameA) }, r, l.in)
-	b.train(&l.b, nameB, func([]T) {}, l.out, r)
+	b.train(&l.a, nameA, func(a []T) { b.initA(l, a, nameA) }, r, l.in)
+	b.train(&l.b, nameB, func(p []T) { copy(p, l.start.b) }, l.out, r)
 	if b.ad.LoRA.UseDoRA {
 		b.train(&l.dora.magnitude, peft.MagnitudeName(module), func(p []T) {
 			if l.frozen != nil { // else a weight is missing, which build says
@@ -288,13 +312,16 @@ func (b *builder[T]) adapter(l *linear[T], module string) {
 	}
 }
 
-// initA draws lora_A: uniformly as PEFT does, or from a normal distribution of standard deviation 1/r.
-func (b *builder[T]) initA(a []T, in, r int, name string) {
-	if b.ad.LoRA.Init == peft.InitGaussian {
-		lora.InitNormal(a, 1/float64(r), b.ad.Seed, name)
-		return
+// initA draws lora_A: uniformly as PEFT does, or from a normal distribution of standard deviation 1/r; or it starts where PiSSA says.
+func (b *builder[T]) initA(l *linear[T], a []T, name string) {
+	switch {
+	case l.start.a != nil:
+		copy(a, l.start.a)
+	case b.ad.LoRA.Init == peft.InitGaussian:
+		lora.InitNormal(a, 1/float64(l.rank), b.ad.Seed, name)
+	default:
+		lora.InitA(a, l.in, b.ad.Seed, name)
 	}
-	lora.InitA(a, in, b.ad.Seed, name)
 }
 
 // tensor declares a weight of the base model: trained, or read as it is.
@@ -319,7 +346,9 @@ func (b *builder[T]) fresh(p []T, name string, shape []int) {
 	case strings.HasSuffix(name, ".bias"):
 	case len(shape) == 1:
 		for i := range p {
-			p[i] = 1
+			if !b.m.cfg.NormPlusOne {
+				p[i] = 1
+			}
 		}
 	default:
 		lora.InitNormal(p, initStd, b.ad.Seed, name)

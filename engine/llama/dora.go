@@ -19,8 +19,13 @@ type dora[T kernel.Float] struct {
 // normBlock is how many rows of a weight are unpacked at a time to find their norms.
 const normBlock = 64
 
-// refresh works out the gains of all adapters, and their norms if the parameters have changed.
+// refresh works out the gains of all adapters, and their norms if the parameters have changed; then also what norms multiply by.
 func (m *Model[T]) refresh() {
+	for _, w := range m.plusOne {
+		for i := 0; i < len(w.plus) && m.stale; i++ {
+			w.plus[i] = 1 + w.data[i]
+		}
+	}
 	m.eachAdapter(func(l *linear[T]) {
 		d := &l.dora
 		if d.magnitude.data == nil {

@@ -68,7 +68,17 @@ func (m *Model[T]) crossEntropy(rows, lo int, scale T, grad bool) {
 	defer m.profile.enter(m.profile.enter(Rowwise))
 	m.ops.Parallel((rows+block-1)/block, func(i int) {
 		from, to := i*block, min((i+1)*block, rows)
-		m.ops.CrossEntropy(to-from, v, b.logits[from*v:to*v], b.targets[lo+from:lo+to], b.losses[lo+from:lo+to], scale, grad)
+		logits := b.logits[from*v : to*v]
+		var capped []T
+		if m.capLogits(logits); m.cfg.LogitSoftcap > 0 && grad { // logits are about to become gradients
+			capped = m.free.get(len(logits))
+			defer m.free.put(capped)
+			copy(capped, logits)
+		}
+		m.ops.CrossEntropy(to-from, v, logits, b.targets[lo+from:lo+to], b.losses[lo+from:lo+to], scale, grad)
+		if grad {
+			uncap(logits, capped, 1, T(m.cfg.LogitSoftcap))
+		}
 	})
 }
 
@@ -111,5 +121,6 @@ func (m *Model[T]) project(rows []int32, out []T) {
 	for lo := 0; lo < len(rows); lo += m.headChunk() {
 		n := min(m.headChunk(), len(rows)-lo)
 		m.forward(&m.head, n, lo, b.hn[lo*h:(lo+n)*h], out[lo*v:], b.hu, false)
+		m.eachRows(n, func(from, to int) { m.capLogits(out[(lo+from)*v : (lo+to)*v]) })
 	}
 }

@@ -14,6 +14,7 @@ type linear[T kernel.Float] struct {
 	rank    int
 	scale   T // of B(A(x))
 	dora    dora[T]
+	start   start[T]
 	site    int // numbers the adapters of a model, for dropout
 }
 

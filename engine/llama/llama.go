@@ -22,6 +22,7 @@
 package llama
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -52,10 +53,11 @@ type Adapter struct {
 
 // Model is a network, its trainable parameters, and the buffers of its steps. It is not safe for concurrent use.
 type Model[T kernel.Float] struct {
-	cfg    model.Config
-	ops    kernel.Ops[T]
-	layout []engine.Tensor
-	params []T
+	cfg     model.Config
+	ops     kernel.Ops[T]
+	layout  []engine.Tensor
+	params  []T
+	initial []T // PiSSA's
 
 	embed  weight[T]        // [vocab, hidden]; no data if the table has it
 	table  kernel.Frozen[T] // a frozen embedding that is compact, or the head as well
@@ -68,8 +70,9 @@ type Model[T kernel.Float] struct {
 	noise   float64 // NEFTune's alpha
 	rank    int     // the largest of any adapter
 	dora    bool    // adapters have magnitudes
-	stale   bool    // the parameters have changed since the norms of DoRA were worked out
-	sites   int     // adapters
+	stale   bool    // the parameters have changed since what follows from them was worked out: the norms of DoRA, plusOne
+	plusOne []*weight[T]
+	sites   int // adapters
 
 	rope     rope[T]
 	slide    rope[T] // of sliding layers
@@ -113,6 +116,9 @@ func New[T kernel.Float](cfg model.Config, w Weights, ad Adapter, ops kernel.Ops
 		return nil, err
 	}
 	m.lowest, m.sites, m.stale = m.lowestTrainable(), b.targets, true
+	if _, ok := b.pissa(); ok {
+		m.initial = b.initial()
+	}
 	return m, nil
 }
 
@@ -146,8 +152,6 @@ func check(cfg model.Config, ad Adapter) error {
 		return bad("head_dim", cfg.HeadDim)
 	case !(cfg.RopeTheta > 0):
 		return bad("rope_theta", cfg.RopeTheta)
-	case ad.Full && cfg.NormPlusOne:
-		return fmt.Errorf("llama: adapter: full fine-tuning of %s is not supported; use LoRA", cfg.Architecture)
 	case ad.Full && (ad.FourBit != nil || cfg.FourBit):
 		return fmt.Errorf("llama: adapter: weights in 4 bits cannot all be trained; use LoRA, or the 16-bit folder")
 	case ad.Full && ad.Precision != kernel.F32:
@@ -155,7 +159,7 @@ func check(cfg model.Config, ad Adapter) error {
 	case ad.Full && ad.LoRA != nil:
 		return fmt.Errorf("llama: adapter: both full fine-tuning and LoRA are asked for; choose one")
 	case ad.LoRA != nil:
-		return ad.LoRA.Validate()
+		return errors.Join(ad.LoRA.Validate(), refusePiSSA(ad.LoRA, ad.FourBit != nil || cfg.FourBit, cfg.TieEmbeddings))
 	}
 	return nil
 }
@@ -166,7 +170,7 @@ func (m *Model[T]) Layout() []engine.Tensor { return m.layout }
 // Params is the live flat vector of trainable parameters.
 func (m *Model[T]) Params() []T { return m.params }
 
-// Changed makes the next pass work out the norms of DoRA again. All products read Params directly.
+// Changed makes the next pass work out again what follows from the parameters. All products read Params directly.
 func (m *Model[T]) Changed() { m.stale = true }
 
 // Config is the shape of the model.

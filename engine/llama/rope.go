@@ -9,12 +9,30 @@ import (
 	"lorad/model"
 )
 
-// rope holds the rotations of positions 0..rows-1: cos and sin are [rows, headDim/2].
+// rope holds the rotations of positions 0..rows-1: cos and sin are [rows, turned/2].
 type rope[T kernel.Float] struct {
 	inv      []float32
+	turned   int // dimensions of a head that turn: the first ones
 	rows     int
-	scale    T // of the scores
+	factor   float64 // of cos and sin; 0: none
+	scale    T       // of the scores
 	cos, sin []T
+
+	upTo int      // longrope: sequences of more positions
+	long *rope[T] // turn as this says
+}
+
+// of is the rotation of a sequence of so many positions.
+func (r *rope[T]) of(positions int) *rope[T] {
+	if r.long != nil && positions > r.upTo {
+		return r.long
+	}
+	return r
+}
+
+// from is the rotations from a position on.
+func (r *rope[T]) from(position int) (cos, sin []T) {
+	return r.cos[position*r.turned/2:], r.sin[position*r.turned/2:]
 }
 
 // positions makes the rotations, and says which layers use which.
@@ -44,10 +62,12 @@ func (m *Model[T]) reservePositions(rows int) {
 }
 
 func newRope[T kernel.Float](cfg model.Config, theta float64, s model.RopeScaling) (rope[T], error) {
-	inv := make([]float32, cfg.HeadDim/2)
+	turned := cmp.Or(cfg.RotaryDim, cfg.HeadDim)
+	inv := make([]float32, turned/2)
 	for i := range inv {
-		inv[i] = float32(1 / math.Pow(theta, float64(2*i)/float64(cfg.HeadDim)))
+		inv[i] = float32(1 / math.Pow(theta, float64(2*i)/float64(turned)))
 	}
+	r := rope[T]{inv: inv, turned: turned, scale: T(cmp.Or(cfg.ScoreScale, 1/math.Sqrt(float64(cfg.HeadDim))))}
 	switch s.Type {
 	case "", "default":
 	case "linear":
@@ -58,11 +78,25 @@ func newRope[T kernel.Float](cfg model.Config, theta float64, s model.RopeScalin
 		for i := range inv {
 			inv[i] = float32(llama3(float64(inv[i]), s))
 		}
+	case "longrope":
+		r.split(theta, s)
 	default:
-		return rope[T]{}, fmt.Errorf("llama: config: rope type %q: not supported; lorad knows default, linear and llama3", s.Type)
+		return rope[T]{}, fmt.Errorf("llama: config: rope type %q: not supported; lorad knows default, linear, llama3 and longrope", s.Type)
 	}
-	scale := cmp.Or(cfg.ScoreScale, 1/math.Sqrt(float64(cfg.HeadDim)))
-	return rope[T]{inv: inv, scale: T(scale)}, nil
+	return r, nil
+}
+
+// split makes rotations for short sequences and others for long ones, as transformers does for one sequence at a time. A sequence that grows
+// beyond the limit while it is continued keeps the keys that were turned before, as there.
+func (r *rope[T]) split(theta float64, s model.RopeScaling) {
+	long := *r
+	r.factor, long.factor = s.Attention, s.Attention
+	r.inv, long.inv = make([]float32, len(r.inv)), make([]float32, len(r.inv))
+	for i := range r.inv {
+		power := float32(math.Pow(theta, float64(2*i)/float64(r.turned)))
+		r.inv[i], long.inv[i] = 1/(float32(s.Short[i])*power), 1/(float32(s.Long[i])*power)
+	}
+	r.upTo, r.long = s.OriginalMaxPosition, &long
 }
 
 // llama3 slows down long wavelengths by Factor, keeps short ones, and blends between (transformers' modeling_rope_utils.py).
@@ -80,6 +114,9 @@ func llama3(inv float64, s model.RopeScaling) float64 {
 
 // reserve extends the tables to a number of positions. Angles are products in float32, as in Hugging Face.
 func (r *rope[T]) reserve(rows int) {
+	if r.long != nil {
+		r.long.reserve(rows)
+	}
 	if rows <= r.rows {
 		return
 	}
@@ -87,6 +124,9 @@ func (r *rope[T]) reserve(rows int) {
 	for p := r.rows; p < rows; p++ {
 		for _, f := range r.inv {
 			sin, cos := math.Sincos(float64(float32(p) * f))
+			if r.factor != 0 {
+				sin, cos = r.factor*sin, r.factor*cos
+			}
 			r.cos, r.sin = append(r.cos, T(cos)), append(r.sin, T(sin))
 		}
 	}

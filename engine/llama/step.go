@@ -195,7 +195,7 @@ func (m *Model[T]) backwardEmbedding(p *pass) {
 func (m *Model[T]) normalise(rows int, y, inv, x []T, w *weight[T]) {
 	h, eps := len(w.data), T(m.cfg.RMSNormEps)
 	m.eachRows(rows, func(lo, hi int) {
-		m.ops.RMSNorm(hi-lo, h, y[lo*h:hi*h], inv[lo:hi], x[lo*h:hi*h], w.data, eps)
+		m.ops.RMSNorm(hi-lo, h, y[lo*h:hi*h], inv[lo:hi], x[lo*h:hi*h], w.factor(), eps)
 	})
 }
 
@@ -208,7 +208,7 @@ func (m *Model[T]) normaliseBackward(rows int, dx, dy, x, inv []T, w *weight[T])
 			dw = partial[lo/rowBlock*h : (lo/rowBlock+1)*h]
 			clear(dw)
 		}
-		m.ops.RMSNormBackward(hi-lo, h, dx[lo*h:hi*h], dw, dy[lo*h:hi*h], x[lo*h:hi*h], w.data, inv[lo:hi])
+		m.ops.RMSNormBackward(hi-lo, h, dx[lo*h:hi*h], dw, dy[lo*h:hi*h], x[lo*h:hi*h], w.factor(), inv[lo:hi])
 	})
 	if gw != nil {
 		m.columnSum(gw, partial, (rows+rowBlock-1)/rowBlock, false)

@@ -1,10 +1,12 @@
 package peft
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +40,7 @@ type LoraConfig struct {
 	UseDoRA        bool     // learn the length of each row of the weight apart from its direction
 	Bias           string   // BiasNone or BiasLoraOnly
 	ModulesToSave  []string // endings of names of modules that are trained whole
-	Init           string   // init_lora_weights: "" (true) or gaussian
+	Init           string   // init_lora_weights: "" (true), gaussian, pissa or pissa_niter_K
 	BaseModel      string   // base_model_name_or_path; "" is written as null
 }
 
@@ -146,16 +148,47 @@ func (c *LoraConfig) Validate() error {
 		return fmt.Errorf("lora config: exclude_modules: give a list of names or one regular expression, not both")
 	case c.Bias != "" && c.Bias != BiasNone && c.Bias != BiasLoraOnly:
 		return fmt.Errorf("lora config: bias: %q is not supported; give none or lora_only", c.Bias)
-	case c.Init != "" && c.Init != InitGaussian:
-		return fmt.Errorf("lora config: init_lora_weights: %q is not supported; give true or gaussian", c.Init)
 	case slices.Contains(c.ModulesToSave, ""):
 		return fmt.Errorf("lora config: modules_to_save: an empty name would mean every module")
 	}
-	return c.validatePatterns()
+	return errors.Join(c.validateInit(), c.validatePatterns())
 }
 
-// InitGaussian is a value of LoraConfig.Init: lora_A from a normal distribution.
-const InitGaussian = "gaussian"
+// Values of LoraConfig.Init. InitPiSSANiter is followed by a number of rounds.
+const (
+	InitGaussian   = "gaussian"
+	InitPiSSA      = "pissa"
+	InitPiSSANiter = "pissa_niter_"
+)
+
+// maxNiter bounds the rounds of pissa_niter_K.
+const maxNiter = 1000
+
+// PiSSA says whether adapters start from the principal components of their weights, and after how many rounds of the fast way to find
+// them; 0 means exactly.
+func (c *LoraConfig) PiSSA() (rounds int, ok bool) {
+	if c.Init == InitPiSSA {
+		return 0, true
+	}
+	digits, ok := strings.CutPrefix(c.Init, InitPiSSANiter)
+	rounds, err := strconv.Atoi(digits)
+	return rounds, ok && err == nil && rounds > 0 && rounds <= maxNiter
+}
+
+func (c *LoraConfig) validateInit() error {
+	_, pissa := c.PiSSA()
+	switch {
+	case c.Init == "" || c.Init == InitGaussian:
+		return nil
+	case !pissa:
+		return fmt.Errorf("lora config: init_lora_weights: %q is not supported; give true, gaussian, pissa or pissa_niter_4 (1 to %d rounds)", c.Init, maxNiter)
+	case c.UseDoRA:
+		return fmt.Errorf("lora config: init_lora_weights: %s is not supported together with use_dora; leave one of them out", c.Init)
+	case c.Alpha <= 0:
+		return fmt.Errorf("lora config: lora_alpha: %v: %s needs a scale above 0", c.Alpha, c.Init)
+	}
+	return nil
+}
 
 func (c *LoraConfig) validatePatterns() error {
 	for key, r := range c.RankPattern {

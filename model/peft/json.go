@@ -127,7 +127,7 @@ func (c *LoraConfig) setInit(v any) error {
 		return nil
 	}
 	return fmt.Errorf("init_lora_weights: %v is not supported by lorad: the adapter belongs to a changed base; convert it to a plain LoRA with PEFT's "+
-		"save_pretrained(path_initial_model_for_weight_conversion=...)", v)
+		"save_pretrained(path_initial_model_for_weight_conversion=...); lorad's own are converted", v)
 }
 
 // setExcluded reads null, a list of names or a regular expression.
@@ -253,7 +253,7 @@ func (c *LoraConfig) values() map[string]any {
 	if c.allLinear() {
 		v["target_modules"] = AllLinear
 	}
-	if c.Init == InitGaussian {
+	if c.Init != "" {
 		v["init_lora_weights"] = c.Init
 	}
 	if len(c.ModulesToSave) > 0 {

@@ -47,10 +47,29 @@ func (r *Recipe) writeAdapter(dir string, t engine.Trainer, base string) (*peft.
 		return nil, err
 	}
 	cfg.BaseModel = base
-	if err := peft.Write(dir, *cfg, tensors(t, safetensors.F32)); err != nil {
+	trained := tensors(t, safetensors.F32)
+	if _, ok := cfg.PiSSA(); ok {
+		if *cfg, trained, err = original(*cfg, t, trained); err != nil {
+			return nil, err
+		}
+	}
+	if err := peft.Write(dir, *cfg, trained); err != nil {
 		return nil, err
 	}
 	return cfg, r.writeProvenance(dir)
+}
+
+// original makes of PiSSA's adapter, which belongs to the residual base, one that belongs to the base that the job names.
+func original(cfg peft.LoraConfig, t engine.Trainer, trained []safetensors.Tensor) (peft.LoraConfig, []safetensors.Tensor, error) {
+	from, ok := t.(interface{ Initial() []float32 })
+	if !ok {
+		return cfg, nil, fmt.Errorf("write adapter: %s is not supported by this engine", cfg.Init)
+	}
+	var initial [][]float32
+	for _, l := range t.Layout() {
+		initial = append(initial, from.Initial()[l.Offset:l.Offset+l.Len()])
+	}
+	return peft.Subtract(cfg, trained, initial)
 }
 
 // writeProvenance records which weights the adapter belongs to.

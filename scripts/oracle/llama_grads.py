@@ -26,6 +26,7 @@ ALL = dict(target_modules="all-linear", r=4, lora_alpha=6)
 SMALL = {**SHAPE, **dict(vocab_size=53, hidden_size=16, intermediate_size=20, num_hidden_layers=3, head_dim=6, rms_norm_eps=1e-6,
                          bos_token_id=1, eos_token_id=2, pad_token_id=0)}
 NO_HEAD_DIM = {k: v for k, v in {**SMALL, "hidden_size": 24}.items() if k != "head_dim"}
+LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, short_factor=[1.0, 1.1, 1.3], long_factor=[1.2, 2.5, 4.0], original_max_position_embeddings=32)
 WINDOW = dict(sliding_window=7)
 VARIANTS = {
     "tied": ("Llama", dict(SHAPE, tie_word_embeddings=True), ALL),
@@ -36,6 +37,9 @@ VARIANTS = {
     "qwen2-window": ("Qwen2", dict(NO_HEAD_DIM, use_sliding_window=True, max_window_layers=1, **WINDOW), ALL),
     "qwen3": ("Qwen3", dict(SMALL), ALL),
     "phi3": ("Phi3", dict(NO_HEAD_DIM, **WINDOW), ALL),
+    "phi3-long": ("Phi3", dict(NO_HEAD_DIM, max_position_embeddings=128, original_max_position_embeddings=32, rope_parameters=LONGROPE), ALL),
+    "phi4": ("Phi3", dict(NO_HEAD_DIM, hidden_size=32, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.75)), ALL),
+    "gemma2": ("Gemma2", dict(SMALL, hidden_size=24, query_pre_attn_scalar=5, attn_logit_softcapping=2.0, final_logit_softcapping=3.0, **WINDOW), ALL),
     "gemma3": ("Gemma3", dict(SMALL, query_pre_attn_scalar=5, layer_types=["sliding_attention", "full_attention", "sliding_attention"], **WINDOW), ALL),
 }
 LENGTHS = [70, 9]

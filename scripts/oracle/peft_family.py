@@ -90,4 +90,5 @@ def main():
     (dst / "recorded.json").write_text(json.dumps(facts) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
