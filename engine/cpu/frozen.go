@@ -71,6 +71,7 @@ func (f *frozen) multiply(j *job, b operand, m, n, k int, a []float32, lda int, 
 	if term {
 		j.main.term = &j.term
 	}
+	j.main.job = j
 	j.main.compute()
 	f.ops.jobs.put(j)
 }

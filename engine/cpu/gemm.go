@@ -15,6 +15,7 @@ const (
 type product struct {
 	kernels
 	ops     *Ops
+	job     *job // that lends memory
 	m, n, k int
 	a       []float32
 	as, ak  int
@@ -24,6 +25,7 @@ type product struct {
 	acc     bool
 	term    *product // over the same C; its acc is set
 	format  format
+	rounded []float32 // A in pairs, [m,(k+1)/2], if all of it was rounded before: see roundAll
 
 	rows, cols int // of the pieces of C that threads compute
 }
@@ -32,6 +34,7 @@ type product struct {
 type job struct {
 	main, term   product
 	mainB, termB stored
+	rounded      []float32
 }
 
 // scratch is what one thread needs while it computes.
@@ -140,6 +143,9 @@ func (g *product) oneRow(s *scratch, panels []panel, i int, a *float32, ak, k in
 
 // ahead is where row i of A goes on from p: what the next row of tiles will read, one row for each panel of this one.
 func (g *product) ahead(i, p int) *float32 {
+	if g.rounded != nil {
+		return &g.rounded[min(i*g.roundedStride()+p/2, len(g.rounded)-1)]
+	}
 	return &g.a[min(i*g.as+p*g.ak, len(g.a)-1)]
 }
 
@@ -214,6 +220,9 @@ func (g *product) compute() {
 	}
 	g.rows, g.cols = g.grid(g.ops.team.threads)
 	down, across := (g.m+g.rows-1)/g.rows, (g.n+g.cols-1)/g.cols
+	if g.format == pairs && across > 2 && g.m >= g.wide.rows {
+		g.roundAll()
+	}
 	g.ops.team.run(across*down, g)
 }
 
