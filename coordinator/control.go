@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -71,7 +72,7 @@ func (c *Coordinator) do(ctx context.Context, cmd *proto.Command) (*proto.ApplyR
 }
 
 // Cluster lists the nodes as this one sees them.
-func (s control) Cluster(context.Context, *proto.ClusterRequest) (*proto.ClusterReply, error) {
+func (s control) Cluster(ctx context.Context, req *proto.ClusterRequest) (*proto.ClusterReply, error) {
 	_, leader := s.raft.LeaderWithID()
 	voters := s.voterIDs()
 	view := s.fsm.view()
@@ -84,7 +85,26 @@ func (s control) Cluster(context.Context, *proto.ClusterRequest) (*proto.Cluster
 		})
 	}
 	reply.Recoveries = read(s.fsm, (*state.Machine).Recoveries)
+	if req.Gpus {
+		s.askGPUs(ctx, reply.Nodes)
+	}
 	return reply, nil
+}
+
+// askGPUs fills in how the GPUs of the nodes are now. They are asked all at once; who does not answer in time has none to show.
+func (s control) askGPUs(ctx context.Context, nodes []*proto.NodeStatus) {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, n := range nodes {
+		switch {
+		case n.Self:
+			n.Gpus = s.gpus()
+		case n.Alive:
+			asked.Go(func() { n.Gpus = s.peers.gpus(ctx, n.Node.Id) })
+		}
+	}
+	asked.Wait()
 }
 
 func worksOn(runs []*proto.Run, node string) []string {

@@ -50,6 +50,8 @@ type Config struct {
 	Prepare func(ctx context.Context, req *proto.SubmitRequest) (*proto.Spec, error)
 	// Audit counts the ledger of a run against the plan that its inputs make. nil: this node does not audit.
 	Audit func(ctx context.Context, run *proto.Run) (*proto.AuditReply, error)
+	// GPUs says how this machine's GPUs are now, for whoever lists the nodes. nil: it has none.
+	GPUs func() []*proto.Gpu
 	// ReplaceVoterAfter is how long a voter is down before another node votes in its place. 0: three minutes.
 	ReplaceVoterAfter time.Duration
 	// OnRemoved is told of each node that was removed, once, after its connections were cut. It must not block.

@@ -38,7 +38,7 @@ type route struct {
 var routes = []route{
 	{"/healthz", "", func(context.Context, control, *http.Request) (pb.Message, error) { return &proto.PingReply{}, nil }},
 	{"/api/v1/nodes", proto.Control_Cluster_FullMethodName, func(ctx context.Context, c control, _ *http.Request) (pb.Message, error) {
-		return c.Cluster(ctx, &proto.ClusterRequest{})
+		return c.Cluster(ctx, &proto.ClusterRequest{Gpus: true})
 	}},
 	{"/api/v1/runs", proto.Control_Runs_FullMethodName, func(ctx context.Context, c control, _ *http.Request) (pb.Message, error) {
 		return c.Runs(ctx, &proto.RunsRequest{})

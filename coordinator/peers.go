@@ -100,3 +100,16 @@ func (p *peers) answers(ctx context.Context, id string) bool {
 	reply, err := proto.NewPeerClient(conn).Ping(ctx, &proto.PingRequest{})
 	return err == nil && reply.Id == id
 }
+
+// gpus asks a node how its GPUs are.
+func (p *peers) gpus(ctx context.Context, id string) []*proto.Gpu {
+	conn, err := p.conn(id)
+	if err != nil {
+		return nil
+	}
+	reply, err := proto.NewPeerClient(conn).Ping(ctx, &proto.PingRequest{Gpus: true})
+	if err != nil {
+		return nil
+	}
+	return reply.Gpus
+}

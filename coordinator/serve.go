@@ -45,9 +45,21 @@ type peerServer struct {
 	c *Coordinator
 }
 
-func (p peerServer) Ping(context.Context, *proto.PingRequest) (*proto.PingReply, error) {
+func (p peerServer) Ping(_ context.Context, req *proto.PingRequest) (*proto.PingReply, error) {
 	_, index := p.c.fsm.next()
-	return &proto.PingReply{Id: p.c.id, Index: index}, nil
+	reply := &proto.PingReply{Id: p.c.id, Index: index}
+	if req.Gpus {
+		reply.Gpus = p.c.gpus()
+	}
+	return reply, nil
+}
+
+// gpus is how this machine's GPUs are now.
+func (c *Coordinator) gpus() []*proto.Gpu {
+	if c.cfg.GPUs == nil {
+		return nil
+	}
+	return c.cfg.GPUs()
 }
 
 // coordination is what nodes ask the leader to do.

@@ -2963,6 +2963,7 @@ func (x *ApplyReply) GetNode() *Node {
 
 type ClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gpus          bool                   `protobuf:"varint,1,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2997,6 +2998,154 @@ func (*ClusterRequest) Descriptor() ([]byte, []int) {
 	return file_proto_lorad_proto_rawDescGZIP(), []int{35}
 }
 
+func (x *ClusterRequest) GetGpus() bool {
+	if x != nil {
+		return x.Gpus
+	}
+	return false
+}
+
+// Gpu is a GPU at one moment; what its driver does not tell is 0.
+type Gpu struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Index              uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"` // nvidia-smi's
+	Name               string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uuid               string                 `protobuf:"bytes,3,opt,name=uuid,proto3" json:"uuid,omitempty"`
+	MemoryBytes        uint64                 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	UsedBytes          uint64                 `protobuf:"varint,5,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	FreeBytes          uint64                 `protobuf:"varint,6,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	OthersBytes        uint64                 `protobuf:"varint,7,opt,name=others_bytes,json=othersBytes,proto3" json:"others_bytes,omitempty"` // of used: held by processes that are not the node
+	OtherProcesses     uint32                 `protobuf:"varint,8,opt,name=other_processes,json=otherProcesses,proto3" json:"other_processes,omitempty"`
+	TemperatureCelsius uint32                 `protobuf:"varint,9,opt,name=temperature_celsius,json=temperatureCelsius,proto3" json:"temperature_celsius,omitempty"`
+	PowerWatts         float64                `protobuf:"fixed64,10,opt,name=power_watts,json=powerWatts,proto3" json:"power_watts,omitempty"`
+	PowerLimitWatts    float64                `protobuf:"fixed64,11,opt,name=power_limit_watts,json=powerLimitWatts,proto3" json:"power_limit_watts,omitempty"`
+	BusyPercent        uint32                 `protobuf:"varint,12,opt,name=busy_percent,json=busyPercent,proto3" json:"busy_percent,omitempty"`
+	Throttled          []string               `protobuf:"bytes,13,rep,name=throttled,proto3" json:"throttled,omitempty"` // why its clocks are lower than they could be
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Gpu) Reset() {
+	*x = Gpu{}
+	mi := &file_proto_lorad_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gpu) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gpu) ProtoMessage() {}
+
+func (x *Gpu) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_lorad_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gpu.ProtoReflect.Descriptor instead.
+func (*Gpu) Descriptor() ([]byte, []int) {
+	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Gpu) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Gpu) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Gpu) GetUuid() string {
+	if x != nil {
+		return x.Uuid
+	}
+	return ""
+}
+
+func (x *Gpu) GetMemoryBytes() uint64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Gpu) GetUsedBytes() uint64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *Gpu) GetFreeBytes() uint64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
+func (x *Gpu) GetOthersBytes() uint64 {
+	if x != nil {
+		return x.OthersBytes
+	}
+	return 0
+}
+
+func (x *Gpu) GetOtherProcesses() uint32 {
+	if x != nil {
+		return x.OtherProcesses
+	}
+	return 0
+}
+
+func (x *Gpu) GetTemperatureCelsius() uint32 {
+	if x != nil {
+		return x.TemperatureCelsius
+	}
+	return 0
+}
+
+func (x *Gpu) GetPowerWatts() float64 {
+	if x != nil {
+		return x.PowerWatts
+	}
+	return 0
+}
+
+func (x *Gpu) GetPowerLimitWatts() float64 {
+	if x != nil {
+		return x.PowerLimitWatts
+	}
+	return 0
+}
+
+func (x *Gpu) GetBusyPercent() uint32 {
+	if x != nil {
+		return x.BusyPercent
+	}
+	return 0
+}
+
+func (x *Gpu) GetThrottled() []string {
+	if x != nil {
+		return x.Throttled
+	}
+	return nil
+}
+
 type NodeStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -3005,13 +3154,14 @@ type NodeStatus struct {
 	Self          bool                   `protobuf:"varint,4,opt,name=self,proto3" json:"self,omitempty"`
 	Runs          []string               `protobuf:"bytes,5,rep,name=runs,proto3" json:"runs,omitempty"`
 	Votes         bool                   `protobuf:"varint,6,opt,name=votes,proto3" json:"votes,omitempty"`
+	Gpus          []*Gpu                 `protobuf:"bytes,7,rep,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3173,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[36]
+	mi := &file_proto_lorad_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3186,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{36}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -3081,6 +3231,13 @@ func (x *NodeStatus) GetVotes() bool {
 	return false
 }
 
+func (x *NodeStatus) GetGpus() []*Gpu {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
 type ClusterReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -3094,7 +3251,7 @@ type ClusterReply struct {
 
 func (x *ClusterReply) Reset() {
 	*x = ClusterReply{}
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3263,7 @@ func (x *ClusterReply) String() string {
 func (*ClusterReply) ProtoMessage() {}
 
 func (x *ClusterReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[37]
+	mi := &file_proto_lorad_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3276,7 @@ func (x *ClusterReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterReply.ProtoReflect.Descriptor instead.
 func (*ClusterReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{37}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClusterReply) GetClusterId() string {
@@ -3168,7 +3325,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3337,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[38]
+	mi := &file_proto_lorad_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3350,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{38}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SubmitRequest) GetJobYaml() string {
@@ -3228,7 +3385,7 @@ type SubmitReply struct {
 
 func (x *SubmitReply) Reset() {
 	*x = SubmitReply{}
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3240,7 +3397,7 @@ func (x *SubmitReply) String() string {
 func (*SubmitReply) ProtoMessage() {}
 
 func (x *SubmitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[39]
+	mi := &file_proto_lorad_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3253,7 +3410,7 @@ func (x *SubmitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitReply.ProtoReflect.Descriptor instead.
 func (*SubmitReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{39}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SubmitReply) GetRun() *Run {
@@ -3285,7 +3442,7 @@ type RunsRequest struct {
 
 func (x *RunsRequest) Reset() {
 	*x = RunsRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +3454,7 @@ func (x *RunsRequest) String() string {
 func (*RunsRequest) ProtoMessage() {}
 
 func (x *RunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[40]
+	mi := &file_proto_lorad_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +3467,7 @@ func (x *RunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsRequest.ProtoReflect.Descriptor instead.
 func (*RunsRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{40}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
 }
 
 type ReadIndexRequest struct {
@@ -3321,7 +3478,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3333,7 +3490,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[41]
+	mi := &file_proto_lorad_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3346,7 +3503,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{41}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
 }
 
 type ReadIndexReply struct {
@@ -3358,7 +3515,7 @@ type ReadIndexReply struct {
 
 func (x *ReadIndexReply) Reset() {
 	*x = ReadIndexReply{}
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3527,7 @@ func (x *ReadIndexReply) String() string {
 func (*ReadIndexReply) ProtoMessage() {}
 
 func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[42]
+	mi := &file_proto_lorad_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3540,7 @@ func (x *ReadIndexReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexReply.ProtoReflect.Descriptor instead.
 func (*ReadIndexReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{42}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadIndexReply) GetIndex() uint64 {
@@ -3403,7 +3560,7 @@ type RunsReply struct {
 
 func (x *RunsReply) Reset() {
 	*x = RunsReply{}
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3415,7 +3572,7 @@ func (x *RunsReply) String() string {
 func (*RunsReply) ProtoMessage() {}
 
 func (x *RunsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[43]
+	mi := &file_proto_lorad_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3428,7 +3585,7 @@ func (x *RunsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunsReply.ProtoReflect.Descriptor instead.
 func (*RunsReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{43}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RunsReply) GetRuns() []*Run {
@@ -3454,7 +3611,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3466,7 +3623,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[44]
+	mi := &file_proto_lorad_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3479,7 +3636,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{44}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetRunRequest) GetRun() string {
@@ -3499,7 +3656,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3511,7 +3668,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[45]
+	mi := &file_proto_lorad_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3524,7 +3681,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{45}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StopRequest) GetRun() string {
@@ -3550,7 +3707,7 @@ type StopReply struct {
 
 func (x *StopReply) Reset() {
 	*x = StopReply{}
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3719,7 @@ func (x *StopReply) String() string {
 func (*StopReply) ProtoMessage() {}
 
 func (x *StopReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[46]
+	mi := &file_proto_lorad_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3732,7 @@ func (x *StopReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopReply.ProtoReflect.Descriptor instead.
 func (*StopReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{46}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StopReply) GetRun() *Run {
@@ -3595,7 +3752,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3607,7 +3764,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[47]
+	mi := &file_proto_lorad_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3620,7 +3777,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{47}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *FollowRequest) GetRun() string {
@@ -3647,7 +3804,7 @@ type FollowEvent struct {
 
 func (x *FollowEvent) Reset() {
 	*x = FollowEvent{}
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3816,7 @@ func (x *FollowEvent) String() string {
 func (*FollowEvent) ProtoMessage() {}
 
 func (x *FollowEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[48]
+	mi := &file_proto_lorad_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3829,7 @@ func (x *FollowEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowEvent.ProtoReflect.Descriptor instead.
 func (*FollowEvent) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{48}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FollowEvent) GetRun() *Run {
@@ -3702,7 +3859,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3714,7 +3871,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[49]
+	mi := &file_proto_lorad_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3727,7 +3884,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{49}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTokenRequest) GetUses() uint32 {
@@ -3778,7 +3935,7 @@ type CreateTokenReply struct {
 
 func (x *CreateTokenReply) Reset() {
 	*x = CreateTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3947,7 @@ func (x *CreateTokenReply) String() string {
 func (*CreateTokenReply) ProtoMessage() {}
 
 func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[50]
+	mi := &file_proto_lorad_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3960,7 @@ func (x *CreateTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenReply.ProtoReflect.Descriptor instead.
 func (*CreateTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{50}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTokenReply) GetToken() string {
@@ -3849,7 +4006,7 @@ type TokensRequest struct {
 
 func (x *TokensRequest) Reset() {
 	*x = TokensRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +4018,7 @@ func (x *TokensRequest) String() string {
 func (*TokensRequest) ProtoMessage() {}
 
 func (x *TokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[51]
+	mi := &file_proto_lorad_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3874,7 +4031,7 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
 func (*TokensRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{51}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
 }
 
 type TokensReply struct {
@@ -3886,7 +4043,7 @@ type TokensReply struct {
 
 func (x *TokensReply) Reset() {
 	*x = TokensReply{}
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3898,7 +4055,7 @@ func (x *TokensReply) String() string {
 func (*TokensReply) ProtoMessage() {}
 
 func (x *TokensReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[52]
+	mi := &file_proto_lorad_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3911,7 +4068,7 @@ func (x *TokensReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokensReply.ProtoReflect.Descriptor instead.
 func (*TokensReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{52}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TokensReply) GetTokens() []*Token {
@@ -3930,7 +4087,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3942,7 +4099,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[53]
+	mi := &file_proto_lorad_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3955,7 +4112,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{53}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -3973,7 +4130,7 @@ type RemoveTokenReply struct {
 
 func (x *RemoveTokenReply) Reset() {
 	*x = RemoveTokenReply{}
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3985,7 +4142,7 @@ func (x *RemoveTokenReply) String() string {
 func (*RemoveTokenReply) ProtoMessage() {}
 
 func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[54]
+	mi := &file_proto_lorad_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3998,7 +4155,7 @@ func (x *RemoveTokenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenReply.ProtoReflect.Descriptor instead.
 func (*RemoveTokenReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{54}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
 }
 
 type RemoveNodeRequest struct {
@@ -4010,7 +4167,7 @@ type RemoveNodeRequest struct {
 
 func (x *RemoveNodeRequest) Reset() {
 	*x = RemoveNodeRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4179,7 @@ func (x *RemoveNodeRequest) String() string {
 func (*RemoveNodeRequest) ProtoMessage() {}
 
 func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[55]
+	mi := &file_proto_lorad_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4192,7 @@ func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
 func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{55}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RemoveNodeRequest) GetNode() string {
@@ -4056,7 +4213,7 @@ type RemoveNodeReply struct {
 
 func (x *RemoveNodeReply) Reset() {
 	*x = RemoveNodeReply{}
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4068,7 +4225,7 @@ func (x *RemoveNodeReply) String() string {
 func (*RemoveNodeReply) ProtoMessage() {}
 
 func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[56]
+	mi := &file_proto_lorad_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4081,7 +4238,7 @@ func (x *RemoveNodeReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveNodeReply.ProtoReflect.Descriptor instead.
 func (*RemoveNodeReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{56}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RemoveNodeReply) GetNode() *Node {
@@ -4116,7 +4273,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4128,7 +4285,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[57]
+	mi := &file_proto_lorad_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4141,7 +4298,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{57}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DrainRequest) GetNode() string {
@@ -4174,7 +4331,7 @@ type DrainReply struct {
 
 func (x *DrainReply) Reset() {
 	*x = DrainReply{}
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4186,7 +4343,7 @@ func (x *DrainReply) String() string {
 func (*DrainReply) ProtoMessage() {}
 
 func (x *DrainReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[58]
+	mi := &file_proto_lorad_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4199,7 +4356,7 @@ func (x *DrainReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainReply.ProtoReflect.Descriptor instead.
 func (*DrainReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{58}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *DrainReply) GetNode() *Node {
@@ -4218,7 +4375,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4230,7 +4387,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[59]
+	mi := &file_proto_lorad_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4400,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{59}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AuditRequest) GetRun() string {
@@ -4273,7 +4430,7 @@ type AuditReply struct {
 
 func (x *AuditReply) Reset() {
 	*x = AuditReply{}
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4285,7 +4442,7 @@ func (x *AuditReply) String() string {
 func (*AuditReply) ProtoMessage() {}
 
 func (x *AuditReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[60]
+	mi := &file_proto_lorad_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4298,7 +4455,7 @@ func (x *AuditReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditReply.ProtoReflect.Descriptor instead.
 func (*AuditReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{60}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AuditReply) GetRun() string {
@@ -4387,7 +4544,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4399,7 +4556,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[61]
+	mi := &file_proto_lorad_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4412,7 +4569,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{61}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -4432,7 +4589,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4601,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[62]
+	mi := &file_proto_lorad_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4614,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{62}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RenewReply) GetCertDer() []byte {
@@ -4488,7 +4645,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4500,7 +4657,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[63]
+	mi := &file_proto_lorad_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4513,7 +4670,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{63}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -4573,7 +4730,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4585,7 +4742,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[64]
+	mi := &file_proto_lorad_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4598,7 +4755,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{64}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *JoinReply) GetCertChainDer() [][]byte {
@@ -4652,13 +4809,14 @@ func (x *JoinReply) GetVoterSecret() []byte {
 
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gpus          bool                   `protobuf:"varint,1,opt,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4670,7 +4828,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[65]
+	mi := &file_proto_lorad_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4683,20 +4841,28 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{65}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *PingRequest) GetGpus() bool {
+	if x != nil {
+		return x.Gpus
+	}
+	return false
 }
 
 type PingReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // the last log entry that it has applied
+	Gpus          []*Gpu                 `protobuf:"bytes,3,rep,name=gpus,proto3" json:"gpus,omitempty"`    // if asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4708,7 +4874,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[66]
+	mi := &file_proto_lorad_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4721,7 +4887,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{66}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *PingReply) GetId() string {
@@ -4738,6 +4904,13 @@ func (x *PingReply) GetIndex() uint64 {
 	return 0
 }
 
+func (x *PingReply) GetGpus() []*Gpu {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
 type FetchBlobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
@@ -4749,7 +4922,7 @@ type FetchBlobRequest struct {
 
 func (x *FetchBlobRequest) Reset() {
 	*x = FetchBlobRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4761,7 +4934,7 @@ func (x *FetchBlobRequest) String() string {
 func (*FetchBlobRequest) ProtoMessage() {}
 
 func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[67]
+	mi := &file_proto_lorad_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4774,7 +4947,7 @@ func (x *FetchBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBlobRequest.ProtoReflect.Descriptor instead.
 func (*FetchBlobRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{67}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *FetchBlobRequest) GetSha256() []byte {
@@ -4808,7 +4981,7 @@ type FetchStateRequest struct {
 
 func (x *FetchStateRequest) Reset() {
 	*x = FetchStateRequest{}
-	mi := &file_proto_lorad_proto_msgTypes[68]
+	mi := &file_proto_lorad_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4820,7 +4993,7 @@ func (x *FetchStateRequest) String() string {
 func (*FetchStateRequest) ProtoMessage() {}
 
 func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[68]
+	mi := &file_proto_lorad_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4833,7 +5006,7 @@ func (x *FetchStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchStateRequest.ProtoReflect.Descriptor instead.
 func (*FetchStateRequest) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{68}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *FetchStateRequest) GetRun() string {
@@ -4859,7 +5032,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_proto_lorad_proto_msgTypes[69]
+	mi := &file_proto_lorad_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4871,7 +5044,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_lorad_proto_msgTypes[69]
+	mi := &file_proto_lorad_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4884,7 +5057,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_proto_lorad_proto_rawDescGZIP(), []int{69}
+	return file_proto_lorad_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Chunk) GetData() []byte {
@@ -5155,8 +5328,27 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\arefusal\x18\x03 \x01(\tR\arefusal\x12\x18\n" +
 	"\aexisted\x18\x04 \x01(\bR\aexisted\x12\x14\n" +
 	"\x05stale\x18\x05 \x01(\bR\x05stale\x12\"\n" +
-	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"\x10\n" +
-	"\x0eClusterRequest\"\x9c\x01\n" +
+	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\"$\n" +
+	"\x0eClusterRequest\x12\x12\n" +
+	"\x04gpus\x18\x01 \x01(\bR\x04gpus\"\xaf\x03\n" +
+	"\x03Gpu\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\rR\x05index\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04uuid\x18\x03 \x01(\tR\x04uuid\x12!\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x04R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\x05 \x01(\x04R\tusedBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x06 \x01(\x04R\tfreeBytes\x12!\n" +
+	"\fothers_bytes\x18\a \x01(\x04R\vothersBytes\x12'\n" +
+	"\x0fother_processes\x18\b \x01(\rR\x0eotherProcesses\x12/\n" +
+	"\x13temperature_celsius\x18\t \x01(\rR\x12temperatureCelsius\x12\x1f\n" +
+	"\vpower_watts\x18\n" +
+	" \x01(\x01R\n" +
+	"powerWatts\x12*\n" +
+	"\x11power_limit_watts\x18\v \x01(\x01R\x0fpowerLimitWatts\x12!\n" +
+	"\fbusy_percent\x18\f \x01(\rR\vbusyPercent\x12\x1c\n" +
+	"\tthrottled\x18\r \x03(\tR\tthrottled\"\xbf\x01\n" +
 	"\n" +
 	"NodeStatus\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12\x14\n" +
@@ -5164,7 +5356,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x12\n" +
 	"\x04self\x18\x04 \x01(\bR\x04self\x12\x12\n" +
 	"\x04runs\x18\x05 \x03(\tR\x04runs\x12\x14\n" +
-	"\x05votes\x18\x06 \x01(\bR\x05votes\"\xc9\x01\n" +
+	"\x05votes\x18\x06 \x01(\bR\x05votes\x12!\n" +
+	"\x04gpus\x18\a \x03(\v2\r.lorad.v1.GpuR\x04gpus\"\xc9\x01\n" +
 	"\fClusterReply\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12*\n" +
@@ -5279,11 +5472,13 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"gossip_key\x18\x04 \x01(\fR\tgossipKey\x12$\n" +
 	"\x05nodes\x18\x05 \x03(\v2\x0e.lorad.v1.NodeR\x05nodes\x12\"\n" +
 	"\x04node\x18\x06 \x01(\v2\x0e.lorad.v1.NodeR\x04node\x12!\n" +
-	"\fvoter_secret\x18\a \x01(\fR\vvoterSecret\"\r\n" +
-	"\vPingRequest\"1\n" +
+	"\fvoter_secret\x18\a \x01(\fR\vvoterSecret\"!\n" +
+	"\vPingRequest\x12\x12\n" +
+	"\x04gpus\x18\x01 \x01(\bR\x04gpus\"T\n" +
 	"\tPingReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"Z\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12!\n" +
+	"\x04gpus\x18\x03 \x03(\v2\r.lorad.v1.GpuR\x04gpus\"Z\n" +
 	"\x10FetchBlobRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x16\n" +
@@ -5353,7 +5548,7 @@ func file_proto_lorad_proto_rawDescGZIP() []byte {
 }
 
 var file_proto_lorad_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_proto_lorad_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_proto_lorad_proto_goTypes = []any{
 	(Phase)(0),                 // 0: lorad.v1.Phase
 	(Outcome)(0),               // 1: lorad.v1.Outcome
@@ -5393,40 +5588,41 @@ var file_proto_lorad_proto_goTypes = []any{
 	(*KeysReply)(nil),          // 35: lorad.v1.KeysReply
 	(*ApplyReply)(nil),         // 36: lorad.v1.ApplyReply
 	(*ClusterRequest)(nil),     // 37: lorad.v1.ClusterRequest
-	(*NodeStatus)(nil),         // 38: lorad.v1.NodeStatus
-	(*ClusterReply)(nil),       // 39: lorad.v1.ClusterReply
-	(*SubmitRequest)(nil),      // 40: lorad.v1.SubmitRequest
-	(*SubmitReply)(nil),        // 41: lorad.v1.SubmitReply
-	(*RunsRequest)(nil),        // 42: lorad.v1.RunsRequest
-	(*ReadIndexRequest)(nil),   // 43: lorad.v1.ReadIndexRequest
-	(*ReadIndexReply)(nil),     // 44: lorad.v1.ReadIndexReply
-	(*RunsReply)(nil),          // 45: lorad.v1.RunsReply
-	(*GetRunRequest)(nil),      // 46: lorad.v1.GetRunRequest
-	(*StopRequest)(nil),        // 47: lorad.v1.StopRequest
-	(*StopReply)(nil),          // 48: lorad.v1.StopReply
-	(*FollowRequest)(nil),      // 49: lorad.v1.FollowRequest
-	(*FollowEvent)(nil),        // 50: lorad.v1.FollowEvent
-	(*CreateTokenRequest)(nil), // 51: lorad.v1.CreateTokenRequest
-	(*CreateTokenReply)(nil),   // 52: lorad.v1.CreateTokenReply
-	(*TokensRequest)(nil),      // 53: lorad.v1.TokensRequest
-	(*TokensReply)(nil),        // 54: lorad.v1.TokensReply
-	(*RemoveTokenRequest)(nil), // 55: lorad.v1.RemoveTokenRequest
-	(*RemoveTokenReply)(nil),   // 56: lorad.v1.RemoveTokenReply
-	(*RemoveNodeRequest)(nil),  // 57: lorad.v1.RemoveNodeRequest
-	(*RemoveNodeReply)(nil),    // 58: lorad.v1.RemoveNodeReply
-	(*DrainRequest)(nil),       // 59: lorad.v1.DrainRequest
-	(*DrainReply)(nil),         // 60: lorad.v1.DrainReply
-	(*AuditRequest)(nil),       // 61: lorad.v1.AuditRequest
-	(*AuditReply)(nil),         // 62: lorad.v1.AuditReply
-	(*RenewRequest)(nil),       // 63: lorad.v1.RenewRequest
-	(*RenewReply)(nil),         // 64: lorad.v1.RenewReply
-	(*JoinRequest)(nil),        // 65: lorad.v1.JoinRequest
-	(*JoinReply)(nil),          // 66: lorad.v1.JoinReply
-	(*PingRequest)(nil),        // 67: lorad.v1.PingRequest
-	(*PingReply)(nil),          // 68: lorad.v1.PingReply
-	(*FetchBlobRequest)(nil),   // 69: lorad.v1.FetchBlobRequest
-	(*FetchStateRequest)(nil),  // 70: lorad.v1.FetchStateRequest
-	(*Chunk)(nil),              // 71: lorad.v1.Chunk
+	(*Gpu)(nil),                // 38: lorad.v1.Gpu
+	(*NodeStatus)(nil),         // 39: lorad.v1.NodeStatus
+	(*ClusterReply)(nil),       // 40: lorad.v1.ClusterReply
+	(*SubmitRequest)(nil),      // 41: lorad.v1.SubmitRequest
+	(*SubmitReply)(nil),        // 42: lorad.v1.SubmitReply
+	(*RunsRequest)(nil),        // 43: lorad.v1.RunsRequest
+	(*ReadIndexRequest)(nil),   // 44: lorad.v1.ReadIndexRequest
+	(*ReadIndexReply)(nil),     // 45: lorad.v1.ReadIndexReply
+	(*RunsReply)(nil),          // 46: lorad.v1.RunsReply
+	(*GetRunRequest)(nil),      // 47: lorad.v1.GetRunRequest
+	(*StopRequest)(nil),        // 48: lorad.v1.StopRequest
+	(*StopReply)(nil),          // 49: lorad.v1.StopReply
+	(*FollowRequest)(nil),      // 50: lorad.v1.FollowRequest
+	(*FollowEvent)(nil),        // 51: lorad.v1.FollowEvent
+	(*CreateTokenRequest)(nil), // 52: lorad.v1.CreateTokenRequest
+	(*CreateTokenReply)(nil),   // 53: lorad.v1.CreateTokenReply
+	(*TokensRequest)(nil),      // 54: lorad.v1.TokensRequest
+	(*TokensReply)(nil),        // 55: lorad.v1.TokensReply
+	(*RemoveTokenRequest)(nil), // 56: lorad.v1.RemoveTokenRequest
+	(*RemoveTokenReply)(nil),   // 57: lorad.v1.RemoveTokenReply
+	(*RemoveNodeRequest)(nil),  // 58: lorad.v1.RemoveNodeRequest
+	(*RemoveNodeReply)(nil),    // 59: lorad.v1.RemoveNodeReply
+	(*DrainRequest)(nil),       // 60: lorad.v1.DrainRequest
+	(*DrainReply)(nil),         // 61: lorad.v1.DrainReply
+	(*AuditRequest)(nil),       // 62: lorad.v1.AuditRequest
+	(*AuditReply)(nil),         // 63: lorad.v1.AuditReply
+	(*RenewRequest)(nil),       // 64: lorad.v1.RenewRequest
+	(*RenewReply)(nil),         // 65: lorad.v1.RenewReply
+	(*JoinRequest)(nil),        // 66: lorad.v1.JoinRequest
+	(*JoinReply)(nil),          // 67: lorad.v1.JoinReply
+	(*PingRequest)(nil),        // 68: lorad.v1.PingRequest
+	(*PingReply)(nil),          // 69: lorad.v1.PingReply
+	(*FetchBlobRequest)(nil),   // 70: lorad.v1.FetchBlobRequest
+	(*FetchStateRequest)(nil),  // 71: lorad.v1.FetchStateRequest
+	(*Chunk)(nil),              // 72: lorad.v1.Chunk
 }
 var file_proto_lorad_proto_depIdxs = []int32{
 	3,  // 0: lorad.v1.Node.drain:type_name -> lorad.v1.Drain
@@ -5475,64 +5671,66 @@ var file_proto_lorad_proto_depIdxs = []int32{
 	1,  // 43: lorad.v1.Report.outcome:type_name -> lorad.v1.Outcome
 	2,  // 44: lorad.v1.ApplyReply.node:type_name -> lorad.v1.Node
 	2,  // 45: lorad.v1.NodeStatus.node:type_name -> lorad.v1.Node
-	38, // 46: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
-	31, // 47: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
-	9,  // 48: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
-	9,  // 49: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
-	9,  // 50: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
-	9,  // 51: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
-	7,  // 52: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
-	15, // 53: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
-	2,  // 54: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
-	2,  // 55: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
-	2,  // 56: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
-	2,  // 57: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
-	2,  // 58: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
-	37, // 59: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
-	40, // 60: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
-	42, // 61: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
-	46, // 62: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
-	47, // 63: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
-	49, // 64: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
-	51, // 65: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
-	53, // 66: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
-	55, // 67: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
-	57, // 68: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
-	59, // 69: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
-	61, // 70: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
-	16, // 71: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
-	43, // 72: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
-	34, // 73: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
-	65, // 74: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
-	63, // 75: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
-	67, // 76: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
-	69, // 77: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
-	70, // 78: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
-	39, // 79: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
-	41, // 80: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
-	45, // 81: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
-	9,  // 82: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
-	48, // 83: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
-	50, // 84: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
-	52, // 85: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
-	54, // 86: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
-	56, // 87: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
-	58, // 88: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
-	60, // 89: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
-	62, // 90: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
-	36, // 91: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
-	44, // 92: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
-	35, // 93: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
-	66, // 94: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
-	64, // 95: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
-	68, // 96: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
-	71, // 97: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
-	71, // 98: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
-	79, // [79:99] is the sub-list for method output_type
-	59, // [59:79] is the sub-list for method input_type
-	59, // [59:59] is the sub-list for extension type_name
-	59, // [59:59] is the sub-list for extension extendee
-	0,  // [0:59] is the sub-list for field type_name
+	38, // 46: lorad.v1.NodeStatus.gpus:type_name -> lorad.v1.Gpu
+	39, // 47: lorad.v1.ClusterReply.nodes:type_name -> lorad.v1.NodeStatus
+	31, // 48: lorad.v1.ClusterReply.recoveries:type_name -> lorad.v1.Recovery
+	9,  // 49: lorad.v1.SubmitReply.run:type_name -> lorad.v1.Run
+	9,  // 50: lorad.v1.RunsReply.runs:type_name -> lorad.v1.Run
+	9,  // 51: lorad.v1.StopReply.run:type_name -> lorad.v1.Run
+	9,  // 52: lorad.v1.FollowEvent.run:type_name -> lorad.v1.Run
+	7,  // 53: lorad.v1.FollowEvent.steps:type_name -> lorad.v1.StepRecord
+	15, // 54: lorad.v1.TokensReply.tokens:type_name -> lorad.v1.Token
+	2,  // 55: lorad.v1.RemoveNodeReply.node:type_name -> lorad.v1.Node
+	2,  // 56: lorad.v1.DrainReply.node:type_name -> lorad.v1.Node
+	2,  // 57: lorad.v1.JoinRequest.node:type_name -> lorad.v1.Node
+	2,  // 58: lorad.v1.JoinReply.nodes:type_name -> lorad.v1.Node
+	2,  // 59: lorad.v1.JoinReply.node:type_name -> lorad.v1.Node
+	38, // 60: lorad.v1.PingReply.gpus:type_name -> lorad.v1.Gpu
+	37, // 61: lorad.v1.Control.Cluster:input_type -> lorad.v1.ClusterRequest
+	41, // 62: lorad.v1.Control.Submit:input_type -> lorad.v1.SubmitRequest
+	43, // 63: lorad.v1.Control.Runs:input_type -> lorad.v1.RunsRequest
+	47, // 64: lorad.v1.Control.GetRun:input_type -> lorad.v1.GetRunRequest
+	48, // 65: lorad.v1.Control.Stop:input_type -> lorad.v1.StopRequest
+	50, // 66: lorad.v1.Control.Follow:input_type -> lorad.v1.FollowRequest
+	52, // 67: lorad.v1.Control.CreateToken:input_type -> lorad.v1.CreateTokenRequest
+	54, // 68: lorad.v1.Control.Tokens:input_type -> lorad.v1.TokensRequest
+	56, // 69: lorad.v1.Control.RemoveToken:input_type -> lorad.v1.RemoveTokenRequest
+	58, // 70: lorad.v1.Control.RemoveNode:input_type -> lorad.v1.RemoveNodeRequest
+	60, // 71: lorad.v1.Control.Drain:input_type -> lorad.v1.DrainRequest
+	62, // 72: lorad.v1.Control.Audit:input_type -> lorad.v1.AuditRequest
+	16, // 73: lorad.v1.Coordination.Apply:input_type -> lorad.v1.Command
+	44, // 74: lorad.v1.Coordination.ReadIndex:input_type -> lorad.v1.ReadIndexRequest
+	34, // 75: lorad.v1.Coordination.Keys:input_type -> lorad.v1.KeysRequest
+	66, // 76: lorad.v1.Enrol.Join:input_type -> lorad.v1.JoinRequest
+	64, // 77: lorad.v1.Enrol.Renew:input_type -> lorad.v1.RenewRequest
+	68, // 78: lorad.v1.Peer.Ping:input_type -> lorad.v1.PingRequest
+	70, // 79: lorad.v1.Peer.FetchBlob:input_type -> lorad.v1.FetchBlobRequest
+	71, // 80: lorad.v1.Peer.FetchState:input_type -> lorad.v1.FetchStateRequest
+	40, // 81: lorad.v1.Control.Cluster:output_type -> lorad.v1.ClusterReply
+	42, // 82: lorad.v1.Control.Submit:output_type -> lorad.v1.SubmitReply
+	46, // 83: lorad.v1.Control.Runs:output_type -> lorad.v1.RunsReply
+	9,  // 84: lorad.v1.Control.GetRun:output_type -> lorad.v1.Run
+	49, // 85: lorad.v1.Control.Stop:output_type -> lorad.v1.StopReply
+	51, // 86: lorad.v1.Control.Follow:output_type -> lorad.v1.FollowEvent
+	53, // 87: lorad.v1.Control.CreateToken:output_type -> lorad.v1.CreateTokenReply
+	55, // 88: lorad.v1.Control.Tokens:output_type -> lorad.v1.TokensReply
+	57, // 89: lorad.v1.Control.RemoveToken:output_type -> lorad.v1.RemoveTokenReply
+	59, // 90: lorad.v1.Control.RemoveNode:output_type -> lorad.v1.RemoveNodeReply
+	61, // 91: lorad.v1.Control.Drain:output_type -> lorad.v1.DrainReply
+	63, // 92: lorad.v1.Control.Audit:output_type -> lorad.v1.AuditReply
+	36, // 93: lorad.v1.Coordination.Apply:output_type -> lorad.v1.ApplyReply
+	45, // 94: lorad.v1.Coordination.ReadIndex:output_type -> lorad.v1.ReadIndexReply
+	35, // 95: lorad.v1.Coordination.Keys:output_type -> lorad.v1.KeysReply
+	67, // 96: lorad.v1.Enrol.Join:output_type -> lorad.v1.JoinReply
+	65, // 97: lorad.v1.Enrol.Renew:output_type -> lorad.v1.RenewReply
+	69, // 98: lorad.v1.Peer.Ping:output_type -> lorad.v1.PingReply
+	72, // 99: lorad.v1.Peer.FetchBlob:output_type -> lorad.v1.Chunk
+	72, // 100: lorad.v1.Peer.FetchState:output_type -> lorad.v1.Chunk
+	81, // [81:101] is the sub-list for method output_type
+	61, // [61:81] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_proto_lorad_proto_init() }
@@ -5561,7 +5759,7 @@ func file_proto_lorad_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_lorad_proto_rawDesc), len(file_proto_lorad_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   70,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

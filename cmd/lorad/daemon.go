@@ -102,6 +102,7 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	d.undo(func() { dialer.Close() })
 	c := coordinator.Config{
 		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log, Workspace: cfg.Workspace,
+		GPUs: d.watchGPUs(cfg.Log),
 	}
 	late := &lateControl{}
 	if !creds.Node.Witness {

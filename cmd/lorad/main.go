@@ -46,6 +46,7 @@ type cli struct {
 	Adapter  adapterCmd  `cmd:"" help:"Check adapters."`
 	Generate generateCmd `cmd:"" help:"Let a model continue a prompt, with or without an adapter."`
 	Example  exampleCmd  `cmd:"" help:"Print a job file with every key explained, to start from."`
+	Doctor   doctorCmd   `cmd:"" help:"Look at this machine, and say of what is wrong with it what to do."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 

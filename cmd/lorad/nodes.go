@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"lorad/gpu"
 	"lorad/proto"
 )
 
@@ -28,6 +29,8 @@ type nodeView struct {
 	Version     string   `json:"version"`
 	Draining    string   `json:"draining,omitempty"` // why it hands its work over and gets none
 	Runs        []string `json:"runs"`
+
+	GPUs []gpu.Device `json:"gpus"` // as they are now; none from a node that does not answer in time
 }
 
 func (nodesCmd) Run(a *app) error {
@@ -36,7 +39,7 @@ func (nodesCmd) Run(a *app) error {
 		return err
 	}
 	defer c.Close()
-	reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
+	reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{Gpus: true})
 	if err != nil {
 		return err
 	}
@@ -47,14 +50,15 @@ func (nodesCmd) Run(a *app) error {
 			ID: n.Id, Name: n.Name, Addr: n.Addr, Alive: s.Alive, Leader: s.Leader, Self: s.Self, Role: role(s),
 			Voter: s.Votes, Witness: n.Witness, Draining: n.GetDrain().GetReason(),
 			Engine: n.Engine, Cores: n.Cores, MemoryBytes: n.MemoryBytes, Version: n.Version, Runs: append([]string{}, s.Runs...),
+			GPUs: gpuViews(s.Gpus),
 		})
 	}
 	return a.print(views, func(w io.Writer) {
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-		fmt.Fprintln(t, "NAME\tADDRESS\tSTATE\tROLE\tENGINE\tMEMORY\tRUNS")
+		fmt.Fprintln(t, "NAME\tADDRESS\tSTATE\tROLE\tENGINE\tMEMORY\tGPUS\tRUNS")
 		for _, v := range views {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s, %d cores\t%.1f GiB\t%s\n", v.Name+mark(v.Self), v.Addr, state(v), ranked(v),
-				v.Engine, v.Cores, float64(v.MemoryBytes)/(1<<30), strings.Join(v.Runs, ","))
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s, %d cores\t%.1f GiB\t%s\t%s\n", v.Name+mark(v.Self), v.Addr, state(v), ranked(v),
+				v.Engine, v.Cores, float64(v.MemoryBytes)/(1<<30), gpuColumn(v.GPUs), strings.Join(v.Runs, ","))
 		}
 		t.Flush()
 		showRecoveries(w, recoveries(reply, ""))
