@@ -32,7 +32,7 @@ vulnerabilities() {
 
 licences() {
 	printf '{{range .}}{{.Name}}\t{{.Version}}\t{{.LicenseName}}\n{{end}}' >"$tmp/template"
-	go run "$golicenses" report ./cmd/lorad --ignore lorad --template "$tmp/template" 2>"$tmp/err" | LC_ALL=C sort -u >"$tmp/list"
+	scripts/go-cuda run "$golicenses" report ./cmd/lorad --ignore lorad --template "$tmp/template" 2>"$tmp/err" | LC_ALL=C sort -u >"$tmp/list"
 	[ -s "$tmp/list" ] || { cat "$tmp/err" >&2; exit 1; }
 	if cut -f3 "$tmp/list" | grep -vE "$allowed"; then echo "a licence that is not on the list in $0" >&2; exit 1; fi
 	{

@@ -15,8 +15,9 @@ func TestLicencesAreListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "./cmd/lorad")
+	list := exec.Command("go", "list", "-tags", "cuda", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "./cmd/lorad")
 	list.Dir = root
+	list.Env = append(os.Environ(), "CGO_ENABLED=1") // of the full program
 	out, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
