@@ -101,8 +101,8 @@ static __device__ __forceinline__ void load_queries(const BackwardArguments& a, 
     const int TILE = QUERIES * 2 * D;
     load_tile<D, QUERIES, THREADS>(stage, a.qkv + head * D, a.ld, row, end);
     load_tile<D, QUERIES, THREADS>(stage + TILE, a.dout + head * D, a.lddo, row, end);
-    load_row_values<QUERIES, THREADS>(stage + 2 * TILE, a.lse + (long long)head * a.rows, row, end);
-    load_row_values<QUERIES, THREADS>(stage + 2 * TILE + 4 * QUERIES, a.delta + (long long)head * a.rows, row, end);
+    long long head_row = (long long)head * a.rows;
+    load_row_values<QUERIES>(stage + 2 * TILE, a.lse + head_row, a.delta + head_row, row, end);
 }
 
 // The gradients of 16*M*WARPS keys and values of a head, over all query heads of its group. Grid: x = kv_heads, y = the list's length.

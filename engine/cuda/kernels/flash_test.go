@@ -154,7 +154,7 @@ func within(t testing.TB, what string, got, want []float64, limit float64) {
 		norm += w * w
 	}
 	if e := math.Sqrt(difference / norm); !(e <= limit) {
-		t.Errorf("%s: off by %.2e, want at most %.0e", what, e, limit)
+		t.Errorf("%s: off by %.2e, want at most %g", what, e, limit)
 	} else {
 		t.Logf("%s: off by %.2e", what, e)
 	}

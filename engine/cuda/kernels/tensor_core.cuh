@@ -105,14 +105,25 @@ static void copy_wait() {
 
 static unsigned half_at(Shared row, int i) { return row[2 * i] | row[2 * i + 1] << 8; }
 
-static void load_matrices(unsigned (&r)[4], Shared row) {
+// show_rows is the rows' addresses of all lanes. Each eight must lie in eight different groups of four banks.
+static const Shared* show_rows(Shared row) {
     const Shared* rows = emulate::gather(EMULATE_SITE, ALL_LANES, row);
+    for (int m = 0; m < 4; m++) {
+        unsigned groups = 0;
+        for (int i = 0; i < 8; i++) groups |= 1u << ((size_t)rows[8 * m + i] / 16 % 8);
+        if (groups != 0xff) __builtin_trap();  // a bank conflict
+    }
+    return rows;
+}
+
+static void load_matrices(unsigned (&r)[4], Shared row) {
+    const Shared* rows = show_rows(row);
     int g = emulate::lane() / 4, t = emulate::lane() % 4;
     for (int m = 0; m < 4; m++) r[m] = half_at(rows[8 * m + g], 2 * t) | half_at(rows[8 * m + g], 2 * t + 1) << 16;
 }
 
 static void load_matrices_transposed(unsigned (&r)[4], Shared row) {
-    const Shared* rows = emulate::gather(EMULATE_SITE, ALL_LANES, row);
+    const Shared* rows = show_rows(row);
     int g = emulate::lane() / 4, t = emulate::lane() % 4;
     for (int m = 0; m < 4; m++) r[m] = half_at(rows[8 * m + 2 * t], g) | half_at(rows[8 * m + 2 * t + 1], g) << 16;
 }
@@ -141,20 +152,29 @@ static void copy_out(void* to, Shared from) { memcpy(to, from, 16); }
 
 #endif
 
-// A lane's share of loading a 16x16 piece of a tile with rows of D elements: the piece's rows are the lanes % 16, its column halves the lanes / 16.
-//   not transposed, the registers are A of the piece, and B of its transpose: (r[0], r[2]) for rows 0-7, (r[1], r[3]) for rows 8-15.
-//   transposed, they are B of the piece: (r[0], r[1]) for columns 0-7, (r[2], r[3]) for columns 8-15.
-template <int D> static __device__ __forceinline__ Shared piece_row(Shared tile, int row, int column) {
+// A lane's share of loading a 16x16 piece of a tile with rows of D elements: the address of a row of eight elements, `r` rows and `half` half-rows from the
+// piece's beginning.
+template <int D> static __device__ __forceinline__ Shared piece_row(Shared tile, int row, int column, int r, int half) {
+    return tile + (row + r) * (2 * D) + (((column / 8 + half) ^ (r & 7)) << 4);
+}
+
+// load_left loads A.
+template <int D> static __device__ __forceinline__ void load_left(unsigned (&a)[4], Shared tile, int row, int column) {
     int lane = threadIdx.x % WARP;
-    return tile + (row + lane % 16) * (2 * D) + (((column / 8 + lane / 16) ^ (lane & 7)) << 4);
+    load_matrices(a, piece_row<D>(tile, row, column, lane % 16, lane / 16));
 }
 
-template <int D> static __device__ __forceinline__ void load_piece(unsigned (&r)[4], Shared tile, int row, int column) {
-    load_matrices(r, piece_row<D>(tile, row, column));
+// load_right loads a piece as B: (b[0], b[1]) for its columns 0-7, (b[2], b[3]) for columns 8-15. The tensor cores want the two in neighbouring
+// registers, so the order of the four matrices matters.
+template <int D> static __device__ __forceinline__ void load_right(unsigned (&b)[4], Shared tile, int row, int column) {
+    int lane = threadIdx.x % WARP;
+    load_matrices_transposed(b, piece_row<D>(tile, row, column, lane % 16, lane / 16));
 }
 
-template <int D> static __device__ __forceinline__ void load_piece_transposed(unsigned (&r)[4], Shared tile, int row, int column) {
-    load_matrices_transposed(r, piece_row<D>(tile, row, column));
+// load_right_transposed loads the transpose of a piece as B: its columns are the piece's rows.
+template <int D> static __device__ __forceinline__ void load_right_transposed(unsigned (&b)[4], Shared tile, int row, int column) {
+    int lane = threadIdx.x % WARP;
+    load_matrices(b, piece_row<D>(tile, row, column, lane % 8 + lane / 16 * 8, lane / 8 % 2));
 }
 
 // as_left makes A of the next product from column tiles n and n+1 of C.

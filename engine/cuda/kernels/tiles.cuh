@@ -74,10 +74,10 @@ template <int D, int ROWS, int THREADS> static __device__ __forceinline__ void l
     }
 }
 
-// load_row_values starts to copy ROWS floats.
-template <int ROWS, int THREADS> static __device__ __forceinline__ void load_row_values(Shared to, const float* values, int row, int end) {
-#pragma unroll
-    for (int r = threadIdx.x; r < ROWS; r += THREADS) copy_async<4>(to + 4 * r, values + min(row + r, end - 1), row + r < end);
+// load_row_values starts to copy ROWS floats from each of two vectors.
+template <int ROWS> static __device__ __forceinline__ void load_row_values(Shared to, const float* first, const float* second, int row, int end) {
+    int i = threadIdx.x, r = row + i % ROWS;
+    if (i < 2 * ROWS) copy_async<4>(to + 4 * i, (i < ROWS ? first : second) + min(r, end - 1), r < end);
 }
 
 // A warp's 16*M rows of a tile, as the left side of a product: in registers where there is room, else read from the tile each time.
@@ -88,13 +88,13 @@ template <int D, int M, bool KEEP> struct LeftRows {
 
     __device__ __forceinline__ void keep() {
 #pragma unroll
-        for (int i = 0; KEEP && i < M * D / 16; i++) load_piece<D>(kept[i / (D / 16)][i % (D / 16)], tile, row + i / (D / 16) * 16, i % (D / 16) * 16);
+        for (int i = 0; KEEP && i < M * D / 16; i++) load_left<D>(kept[i / (D / 16)][i % (D / 16)], tile, row + i / (D / 16) * 16, i % (D / 16) * 16);
     }
     __device__ __forceinline__ void get(unsigned (&a)[4], int m, int k) const {
         if (KEEP)
             a[0] = kept[m][k][0], a[1] = kept[m][k][1], a[2] = kept[m][k][2], a[3] = kept[m][k][3];
         else
-            load_piece<D>(a, tile, row + 16 * m, 16 * k);
+            load_left<D>(a, tile, row + 16 * m, 16 * k);
     }
 };
 
@@ -115,11 +115,11 @@ static __device__ __forceinline__ void score(float (&c)[M][N][4], const LeftRows
         for (int m = 0; m < M; m++) left.get(a[m], m, k);
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
-            load_piece<D>(b, right, row + 8 * n, 16 * k);
+            load_right_transposed<D>(b, right, row + 8 * n, 16 * k);
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 if (k == 0) zero(c[m][n]), zero(c[m][n + 1]);
-                multiply_add(c[m][n], a[m], b[0], b[2]), multiply_add(c[m][n + 1], a[m], b[1], b[3]);
+                multiply_add(c[m][n], a[m], b[0], b[1]), multiply_add(c[m][n + 1], a[m], b[2], b[3]);
             }
         }
     }
@@ -134,7 +134,7 @@ template <int D, int M, int N> static __device__ __forceinline__ void weigh(floa
         for (int m = 0; m < M; m++) as_left(a[m], p[m][k], p[m][k + 1]);
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
-            load_piece_transposed<D>(b, right, row + 8 * k, 8 * n);
+            load_right<D>(b, right, row + 8 * k, 8 * n);
 #pragma unroll
             for (int m = 0; m < M; m++) multiply_add(c[m][n], a[m], b[0], b[1]), multiply_add(c[m][n + 1], a[m], b[2], b[3]);
         }
