@@ -187,8 +187,8 @@ func (a *Accum) addGrad(g []float32) bool {
 func accumulate(v []int64, g []float32, scale, limit float64) int {
 	v = v[:len(g)]
 	small := min(limit, 1<<51)
-	for i, x := range g {
-		q := float64(x) * scale
+	for i := fastAccumulate(v, g, scale, small); i < len(g); i++ {
+		q := float64(g[i]) * scale
 		switch a := math.Abs(q); {
 		case a < small:
 			v[i] += nearestSmall(q)

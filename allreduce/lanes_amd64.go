@@ -25,6 +25,31 @@ func widthLanes(v *int64, groups int, or, neg *[8]int64)
 //go:noescape
 func magnitudeLanes(x *float32, groups int, lo, hi *[8]uint32)
 
+//go:noescape
+func accumulateLanes(v *int64, grad *float32, groups int, scale, small float64) int
+
+//go:noescape
+func roundLanes(grad *float32, sum *int64, groups int, unit float32)
+
+// fastAccumulate is accumulate up to the first group of 8 with a value that is not small.
+func fastAccumulate(v []int64, g []float32, scale, small float64) int {
+	n := len(g) / 8
+	if !vbmi || n == 0 {
+		return 0
+	}
+	return 8 * accumulateLanes(&v[:len(g)][0], &g[0], n, scale, small)
+}
+
+// fastRound is round of the first values.
+func fastRound(grad []float32, sum []int64, unit float32) int {
+	n := len(grad) / 8
+	if !vbmi || n == 0 {
+		return 0
+	}
+	roundLanes(&grad[0], &sum[:len(grad)][0], n, unit)
+	return 8 * n
+}
+
 // fastPack writes the first values of v in w bits each and returns how many: a multiple of 8, and maybe 0. So do the others.
 func fastPack(body []byte, v []int64, w uint) int {
 	n := groups(len(v), len(body), int(w))

@@ -33,7 +33,7 @@ func (e *CoverageError) Error() string {
 // round writes sum*unit to grad with a single rounding: the conversion rounds, the power of two is exact.
 func round(grad []float32, sum []int64, unit float32) {
 	sum = sum[:len(grad)]
-	for i := range grad {
+	for i := fastRound(grad, sum, unit); i < len(grad); i++ {
 		grad[i] = float32(sum[i]) * unit
 	}
 }

@@ -7,7 +7,7 @@ import "math"
 func GlobalNorm(g []float32) float64 {
 	var s [4]float64
 	n := len(g) &^ 3
-	for i := 0; i < n; i += 4 {
+	for i := squaresVector(&s, g[:n]); i < n; i += 4 {
 		q := g[i : i+4 : i+4]
 		s[0] += square(q[0])
 		s[1] += square(q[1])
@@ -32,7 +32,7 @@ func Clip(g []float32, max float64) (norm float64) {
 		return norm
 	}
 	f := float32(factor)
-	for i := range g {
+	for i := scaleVector(g, f); i < len(g); i++ {
 		g[i] *= f
 	}
 	return norm

@@ -255,3 +255,33 @@ func BenchmarkAdamW(b *testing.B) {
 		o.Step(p, g, m, v, 1e-4, t)
 	}
 }
+
+// Sums and products of clipping have the bits of the plain loops.
+func TestClipAgainstTwin(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	for _, n := range []int{1, 3, 4, 8, 11, 1000, 4099} {
+		g, want := make([]float32, n), make([]float32, n)
+		var s [4]float64
+		for i := range g {
+			g[i] = float32(r.NormFloat64())
+			if k := i % 4; i < n&^3 {
+				s[k] += square(g[i])
+			}
+		}
+		for i, x := range g[n&^3:] {
+			s[i] += square(x)
+		}
+		norm := math.Sqrt((s[0] + s[1]) + (s[2] + s[3]))
+		for i, x := range g {
+			want[i] = x * float32(1e-4/(norm+1e-6))
+		}
+		if got := Clip(g, 1e-4); got != norm {
+			t.Errorf("n=%d: norm %v, want %v", n, got, norm)
+		}
+		for i := range g {
+			if g[i] != want[i] {
+				t.Fatalf("n=%d: element %d is %v, want %v", n, i, g[i], want[i])
+			}
+		}
+	}
+}

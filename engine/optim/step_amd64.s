@@ -48,3 +48,36 @@ loop:
 	JNZ  loop
 	VZEROUPPER
 	RET
+
+// func squares4(n int, sums *[4]float64, grad *float32): n is a positive multiple of 4.
+TEXT ·squares4(SB), NOSPLIT, $0-24
+	MOVQ n+0(FP), CX
+	MOVQ sums+8(FP), DI
+	MOVQ grad+16(FP), SI
+	VMOVUPD (DI), Y1
+
+squares:
+	VCVTPS2PD (SI), Y0
+	VMULPD Y0, Y0, Y0
+	VADDPD Y0, Y1, Y1
+	ADDQ $16, SI
+	SUBQ $4, CX
+	JNZ  squares
+	VMOVUPD Y1, (DI)
+	VZEROUPPER
+	RET
+
+// func scale8(n int, grad *float32, f float32): n is a positive multiple of 8.
+TEXT ·scale8(SB), NOSPLIT, $0-20
+	MOVQ n+0(FP), CX
+	MOVQ grad+8(FP), SI
+	VBROADCASTSS f+16(FP), Y1
+
+scale:
+	VMULPS (SI), Y1, Y0
+	VMOVUPS Y0, (SI)
+	ADDQ $32, SI
+	SUBQ $8, CX
+	JNZ  scale
+	VZEROUPPER
+	RET
