@@ -180,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(128, 2) flash_backward_q_d64(const 
 extern "C" __global__ void __launch_bounds__(256, 1) flash_backward_q_d128(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
         const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
     const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
-    flash_backward_q<128, 32, 32, 1, 8, false>(a);
+    flash_backward_q<128, 32, 32, 1, 8, true>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3) flash_backward_kv_d64(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
@@ -192,5 +192,5 @@ extern "C" __global__ void __launch_bounds__(128, 3) flash_backward_kv_d64(const
 extern "C" __global__ void __launch_bounds__(128, 2) flash_backward_kv_d128(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
         const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
     const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
-    flash_backward_kv<128, 32, 32, 1, 4, false>(a);
+    flash_backward_kv<128, 32, 16, 1, 4, true>(a);
 }
