@@ -55,9 +55,10 @@ type Spec struct {
 // Plan is the order of one run. It is safe for concurrent use.
 type Plan struct {
 	spec     Spec
-	examples int
-	ranked   []int // examples by ascending difficulty; nil for None
-	perEpoch int   // steps in an epoch
+	examples int     // or rows
+	rows     [][]int // of examples: what is ordered and counted (pack.go); nil = single examples are
+	ranked   []int   // examples by ascending difficulty; nil for None
+	perEpoch int     // steps in an epoch
 	steps    int
 
 	last atomic.Pointer[epochOrder] // a cache only: the same epoch is asked for by many steps in a row
@@ -161,7 +162,7 @@ func (p *Plan) Batch(t int) [][]int {
 	micros := make([][]int, 0, ceilDiv(len(batch), p.spec.MicroBatch))
 	for len(batch) > 0 {
 		n := min(p.spec.MicroBatch, len(batch))
-		micros = append(micros, append([]int(nil), batch[:n]...))
+		micros = append(micros, p.contents(batch[:n]))
 		batch = batch[n:]
 	}
 	return micros
