@@ -155,4 +155,15 @@ func (d *doc) validation(j *Job, set map[string]given) {
 		g := set["val_set_size"]
 		d.fail(g.at, g.name, "contradiction: test_datasets are given too; keep one")
 	}
+	for _, name := range []string{"early_stopping_patience", "load_best_model_at_end"} {
+		key, _ := find(jobKeys(), name)
+		g, ok := set[name]
+		switch wanted := ok && !isZero(key.at(j)); {
+		case !wanted:
+		case len(j.TestDatasets) == 0 && j.ValSetSize == 0:
+			d.fail(g.at, g.name, "contradiction: there is no validation loss to go by; give val_set_size or test_datasets, and eval_steps")
+		case j.EvalSteps == 0:
+			d.fail(g.at, g.name, "contradiction: without eval_steps there is only the evaluation at the end; give how often")
+		}
+	}
 }

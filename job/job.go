@@ -84,6 +84,7 @@ type Job struct {
 	SequenceLen          int
 	ExcessLengthStrategy string // drop, truncate or raise
 	TrainOnInputs        bool
+	SamplePacking        bool // batch sizes count rows of SequenceLen tokens that are filled with whole examples
 	MicroBatchSize       int
 	GlobalBatchSize      int
 	GradientAccumulation int     // ceil(global / micro)
@@ -109,6 +110,12 @@ type Job struct {
 	Optimizer            string  // AdamW or AdamW8
 	NEFTuneAlpha         float64 // noise on the embeddings; 0 = none
 	LoraPlusRatio        float64 // learning rate of lora_B over that of lora_A; 0 = 1
+
+	EarlyStopping          int     // evaluations without an improvement that end the run; 0 = none
+	EarlyStoppingThreshold float64 // what the loss must fall by to be an improvement
+	LoadBest               bool    // the result is that of the best evaluation
+	BestMetric             string  // "eval_loss"
+	SkipNaN                int     // steps in a row that are skipped if a gradient is not finite
 }
 
 // Targets names the modules that get an adapter, by PEFT's rules: either a list of name endings (AllLinear stands

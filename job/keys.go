@@ -153,6 +153,8 @@ func dataKeys() []row {
 			Doc: "what to do with a longer one: truncate, drop or raise (stop with an error)"}, at: func(j *Job) any { return &j.ExcessLengthStrategy }},
 		{Key: Key{Name: "train_on_inputs", Aliases: []string{"train_on_prompt"}, Section: s,
 			Doc: "learn the prompt too, not only the answer"}, at: func(j *Job) any { return &j.TrainOnInputs }},
+		{Key: Key{Name: "sample_packing", Aliases: []string{"packing", "packed", "neat_packing"}, Section: s, Quiet: true,
+			Doc: "batch sizes count rows of sequence_len tokens, each filled with as many whole examples as fit (best fit decreasing); these see nothing of each other"}, at: func(j *Job) any { return &j.SamplePacking }},
 		{Key: Key{Name: "curriculum", Section: s, Values: []string{"none", "sorted", "paced"},
 			Doc: "order of the examples: none (shuffled), sorted (easy first) or paced (the pool grows from easy to all)"}, at: func(j *Job) any { return &j.Curriculum }},
 		{Key: Key{Name: "difficulty", Section: s,
@@ -208,6 +210,9 @@ func optimKeys() []row {
 		{Key: Key{Name: "adam_epsilon", Aliases: []string{"adam_eps"}, Section: s, Doc: "added to the root of the second moment"}, at: func(j *Job) any { return &j.AdamEpsilon }, check: positive},
 		{Key: Key{Name: "max_grad_norm", Aliases: []string{"clip_grad_norm"}, Section: s,
 			Doc: "the gradient is scaled down to this L2 norm; 0 = never"}, at: func(j *Job) any { return &j.MaxGradNorm }, check: notNegative},
+		{Key: Key{Name: "skip_nan_grad", Section: s, Quiet: true,
+			Doc: "how many steps in a row may be skipped because a gradient is NaN or infinite, before the run fails; true = 5, 0 = the first one fails it"}, at: func(j *Job) any { return &j.SkipNaN }, check: intIn(0, 1<<20),
+			words: map[string]string{"true": "5", "false": "0"}},
 		{Key: Key{Name: "reduce_wire", Section: s, Quiet: true, Values: []string{"", WireInt16},
 			Doc: "how nodes send gradients: exact (to 2^-40), or int16, half the bytes: rounded to 2^-12 of what AdamW divides by"}, at: func(j *Job) any { return &j.ReduceWire },
 			words: map[string]string{"exact": ""}},
@@ -229,6 +234,14 @@ func outputKeys() []row {
 			Doc: "steps between checkpoints; 0 = only at the end"}, at: func(j *Job) any { return &j.SaveSteps }, check: intIn(0, 1<<40)},
 		{Key: Key{Name: "save_total_limit", Section: s,
 			Doc: "checkpoints kept; 0 = all"}, at: func(j *Job) any { return &j.SaveTotalLimit }, check: intIn(0, 1<<20)},
+		{Key: Key{Name: "early_stopping_patience", Section: s, Quiet: true,
+			Doc: "evaluations in a row without an improvement of eval_loss that end the run; 0 = none do"}, at: func(j *Job) any { return &j.EarlyStopping }, check: intIn(0, 1<<20)},
+		{Key: Key{Name: "early_stopping_threshold", Section: s, Quiet: true,
+			Doc: "how much lower eval_loss must be than the lowest before to be an improvement"}, at: func(j *Job) any { return &j.EarlyStoppingThreshold }, check: notNegative},
+		{Key: Key{Name: "load_best_model_at_end", Section: s, Quiet: true,
+			Doc: "the output is that of the evaluation with the lowest eval_loss, not that of the last step; its checkpoint, if there is one, is kept"}, at: func(j *Job) any { return &j.LoadBest }},
+		{Key: Key{Name: "metric_for_best_model", Section: s, Quiet: true, Values: []string{"", "eval_loss"},
+			Doc: "what the best is judged by"}, at: func(j *Job) any { return &j.BestMetric }, words: map[string]string{"loss": "eval_loss"}},
 	}
 }
 
@@ -280,13 +293,15 @@ func aliases() []alias {
 
 // ignored are keys of other tools' files that need no answer here.
 func ignored() []none {
-	packed := "not supported: lorad pads nothing, so there is nothing to gain by packing; remove the key"
+	padding := "no effect: lorad pads nothing"
 	off := []string{"false", "null"}
 	return []none{
-		{"sample_packing", off, packed},
-		{"packing", off, packed},
-		{"packed", off, packed},
-		{"pad_to_sequence_len", off, "not supported: lorad pads nothing; remove the key"},
+		{"pad_to_sequence_len", nil, padding},
+		{"padding_free", nil, padding},
+		{"pad_to_multiple_of", nil, padding},
+		{"packing_strategy", []string{"bfd", "null"}, "not supported: only whole examples are packed, by best fit decreasing; remove the key"},
+		{"eval_sample_packing", nil, "no effect: the validation loss is the mean over all tokens"},
+		{"eval_packing", nil, "no effect: the validation loss is the mean over all tokens"},
 		{"gradient_checkpointing", nil, "no effect: results are the same with and without"},
 		{"grad_checkpoint", nil, "no effect: results are the same with and without"},
 		{"enable_activation_checkpointing", nil, "no effect: results are the same with and without"},
@@ -295,6 +310,7 @@ func ignored() []none {
 		{"strict", nil, "no effect: job files are always read strictly"},
 		{"auto_resume_from_checkpoints", []string{"true", "null"}, "not supported: a run always goes on from its last checkpoint; give another output_dir for a new one"},
 		{"resume_from_checkpoint", off, "not supported: a run always goes on from its last checkpoint; remove the key"},
+		{"greater_is_better", off, "not supported: the best model is judged by eval_loss, of which less is better; remove the key"},
 		{"hub_model_id", []string{"null", ""}, "not supported: nothing is uploaded; remove the key"},
 		{"report_to", []string{"none", "null", ""}, "not supported: metrics are in output_dir/trainer_log.jsonl; remove the key"},
 	}

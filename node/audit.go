@@ -9,6 +9,7 @@ import (
 	"lorad/data/curriculum"
 	"lorad/job"
 	"lorad/node/audit"
+	"lorad/node/best"
 	"lorad/node/recipe"
 	"lorad/proto"
 )
@@ -28,7 +29,7 @@ func (n *Node) Audit(ctx context.Context, run *proto.Run) (*proto.AuditReply, er
 	if err != nil {
 		return nil, fmt.Errorf("audit run %s: %w", spec.Run, err)
 	}
-	reply := audit.Check(run, auditPlan{rec.Plan, rec.Set.Train})
+	reply := audit.Check(run, auditPlan{rec.Plan, rec.Set.Train, rec.Rule().Best})
 	if !bytes.Equal(rec.Set.Hash[:], spec.ManifestSha256) {
 		reply.Findings = append(reply.Findings, fmt.Sprintf("the inputs make other examples (manifest %x) than the run was submitted with (%x)", rec.Set.Hash[:6], spec.ManifestSha256[:min(6, len(spec.ManifestSha256))]))
 	}
@@ -39,7 +40,10 @@ func (n *Node) Audit(ctx context.Context, run *proto.Run) (*proto.AuditReply, er
 type auditPlan struct {
 	*curriculum.Plan
 	examples []data.Example
+	rule     best.Rule
 }
+
+func (p auditPlan) Rule() best.Rule { return p.rule }
 
 func (p auditPlan) Examples() int { return len(p.examples) }
 

@@ -22,7 +22,7 @@ const (
 
 // volunteers says whether this node gets ready for a run that it has no part in yet.
 func (n *Node) volunteers(r *proto.Run) bool {
-	if n.unfit[r.Spec.Run] || !outside(r, n.cfg.ID) || r.Step+joinLeast > r.Spec.Steps || n.drains() {
+	if n.unfit[r.Spec.Run] || !outside(r, n.cfg.ID) || r.Step+joinLeast > r.LastStep() || n.drains() {
 		return false
 	}
 	if why := n.unlike(r); why != "" {

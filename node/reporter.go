@@ -73,13 +73,13 @@ func (r *reporter) push(s *proto.StepRecord) {
 }
 
 // evaluated completes the record that is held, if it is that of step done.
-func (r *reporter) evaluated(done uint64, loss float64) {
+func (r *reporter) evaluated(done uint64, loss float64, last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.held == nil || r.held.Step != done {
 		return
 	}
-	r.held.EvalLoss = loss
+	r.held.EvalLoss, r.held.Last = loss, last
 	r.push(r.held)
 	r.held = nil
 }

@@ -25,12 +25,14 @@ type logLine struct {
 	Epoch        float64  `json:"epoch"`
 	Tokens       uint64   `json:"num_tokens"`
 	Throughput   float64  `json:"tokens_per_second"`
+	Skipped      []uint32 `json:"skipped_micro_batches,omitempty"` // not finite: the step has changed nothing
 }
 
 func lineOf(s *proto.StepRecord, steps uint64) logLine {
 	l := logLine{
 		Step: s.Step, Steps: steps, Percentage: round(100*float64(s.Step)/float64(steps), 100),
 		Loss: s.Loss, GradNorm: s.GradNorm, LearningRate: s.LearningRate, Epoch: s.Epoch, Tokens: s.TotalTokens,
+		Skipped: s.Bad,
 	}
 	if s.EvalLoss != 0 {
 		l.EvalLoss = &s.EvalLoss
@@ -66,7 +68,7 @@ func (w *worker) writeLog() error {
 
 func (w *worker) logged(s *proto.StepRecord) bool {
 	every := uint64(max(w.job.LoggingSteps, 1))
-	return s.Step%every == 0 || s.Step == 1 || s.EvalLoss != 0 || s.Step == uint64(w.recipe.Plan.Steps())
+	return s.Step%every == 0 || s.Step == 1 || s.EvalLoss != 0 || len(s.Bad) > 0 || s.Step == uint64(w.recipe.Plan.Steps())
 }
 
 // appendLog adds a line while the run is on, for whoever follows the file; writeLog replaces it all when the run starts,

@@ -319,7 +319,7 @@ func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) 
 	if _, err := w.ring.Reduce(ctx, w.op(kindGradient, a.Done), w.accum, &w.sum); err != nil {
 		return nil, err
 	}
-	if len(w.sum.Bad) > 0 {
+	if len(w.sum.Bad) > 0 && !w.replica.MaySkip() {
 		return nil, fmt.Errorf("step %d: the gradient of micro-batch %v is not finite or too large; lower learning_rate, or look at the examples of that step", a.Done+1, w.sum.Bad)
 	}
 	w.record.ReduceUs = uint64(time.Since(start).Microseconds())
@@ -327,13 +327,12 @@ func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) 
 }
 
 func (w *worker) apply(a step.Apply) (step.Event, error) {
-	norm, rate := w.replica.Step(w.sum.Grad)
 	done := a.Done + 1
 	now := time.Now()
 	r := w.record
 	r.Step, r.Generation = done, w.lease.Generation
-	r.Loss = w.sum.Loss / float64(w.sum.Tokens)
-	r.GradNorm, r.LearningRate = norm, rate
+	r.Loss = w.sum.Loss / float64(max(w.sum.Tokens, 1))
+	w.advance(r)
 	r.Tokens, r.TotalTokens = uint64(w.sum.Tokens), uint64(w.sum.Total)
 	r.Epoch = w.recipe.Plan.Epoch(int(a.Done))
 	r.DurationUs = uint64(now.Sub(w.began).Microseconds())
@@ -342,4 +341,17 @@ func (w *worker) apply(a step.Apply) (step.Event, error) {
 	w.reports.add(r, w.plan().EvalAfter(done))
 	w.accumFor(done)
 	return step.Applied{Done: done}, nil
+}
+
+// advance has the replica take the sum, or pass over it. What is bad in it is a part of the sum: all members do the same.
+func (w *worker) advance(r *proto.StepRecord) {
+	if len(w.sum.Bad) == 0 {
+		r.GradNorm, r.LearningRate = w.replica.Step(w.sum.Grad)
+		return
+	}
+	r.LearningRate = w.replica.Skip()
+	for _, micro := range w.sum.Bad {
+		r.Bad = append(r.Bad, uint32(micro))
+	}
+	w.log.Warn("step skipped: its gradient is not finite or too large", "step", r.Step, "micro_batches", w.sum.Bad)
 }

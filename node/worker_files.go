@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -125,8 +126,13 @@ func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, err
 	if _, err := w.ring.Reduce(ctx, w.op(kindEvaluation, a.Done), w.eval, &w.evalSum); err != nil {
 		return nil, err
 	}
-	w.reports.evaluated(a.Done, w.evalSum.Loss/float64(w.evalSum.Tokens))
-	return step.Evaluated{Done: a.Done}, nil
+	if len(w.evalSum.Bad) > 0 {
+		return nil, fmt.Errorf("evaluate after step %d: the loss of micro-batch %v of the validation set is not finite; lower learning_rate, or look at those examples", a.Done, w.evalSum.Bad)
+	}
+	loss := w.evalSum.Loss / float64(w.evalSum.Tokens)
+	last := w.replica.Observe(loss) && a.Done < w.plan().Steps
+	w.reports.evaluated(a.Done, loss, last)
+	return step.Evaluated{Done: a.Done, Last: last}, nil
 }
 
 // save makes the present step durable and tells the coordinator who holds it. A disk that does not take it is no reason
@@ -138,7 +144,7 @@ func (w *worker) save(a step.Save) (step.Event, error) {
 		w.reports.complain(fmt.Sprintf("the checkpoint of step %d was not saved; training goes on: %v", a.Done, err))
 		return step.Saved(a), nil
 	}
-	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step); err != nil {
+	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step, w.best()); err != nil {
 		w.log.Warn("old checkpoints stay", "err", err)
 	}
 	w.reports.durable(&proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}})
@@ -150,6 +156,31 @@ func (w *worker) writeModel(dir string) error {
 	return err
 }
 
+// best is the step of the best evaluation, whose checkpoint stays, if the result of the run is that of this step.
+func (w *worker) best() uint64 {
+	if !w.job.LoadBest {
+		return 0
+	}
+	s, _ := w.replica.Best()
+	return s.Step
+}
+
+// verdict says in words how the run has come to its end, if not just by its last step.
+func (w *worker) verdict() string {
+	s, over := w.replica.Best()
+	var said []string
+	if over && s.Seen < w.plan().Steps {
+		said = append(said, fmt.Sprintf("stopped early after step %d of %d: %d evaluations in a row without an improvement on eval_loss %.4g after step %d",
+			s.Seen, w.recipe.Plan.Steps(), s.Waited, s.Loss, s.Step))
+	} else {
+		said = append(said, "all steps done")
+	}
+	if w.job.LoadBest && s.Step > 0 {
+		said = append(said, fmt.Sprintf("the output is that of step %d, whose eval_loss is the lowest", s.Step))
+	}
+	return strings.Join(said, "; ")
+}
+
 // outputAgain is how often the home node tries to write the output while its disk is full: hours of training are not
 // given up because somebody has to make room first.
 const outputAgain = 2 * time.Second
@@ -158,7 +189,7 @@ const outputAgain = 2 * time.Second
 func (w *worker) writeOutput(ctx context.Context) (sum []byte, err error) {
 	for said := false; ; said = true {
 		if err = os.MkdirAll(w.dir, 0o755); err == nil {
-			sum, err = w.recipe.WriteModel(w.dir, w.trainer, w.heard().Spec.BaseModel)
+			sum, err = w.recipe.WriteModel(w.dir, w.replica.Result(), w.heard().Spec.BaseModel)
 		}
 		if err == nil || !w.atHome() || !full(err) {
 			return sum, err
@@ -192,7 +223,7 @@ func (w *worker) finish(ctx context.Context, a step.Finish) (step.Event, error) 
 			w.log.Warn("the output was not written here", "err", err)
 			return step.Closed{}, w.reports.drain(ctx)
 		}
-		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum}
+		r = &proto.Report{Outcome: proto.Outcome_FINISHED, AdapterSha256: sum, Detail: w.verdict()}
 	}
 	r.Generation = w.lease.Generation // of the ring that finished: what a later generation does is for others to say
 	if err := w.reports.drain(ctx); err != nil {

@@ -63,7 +63,7 @@ func TestRecordsTravelWithTheState(t *testing.T) {
 	if !slices.Equal(got, []uint64{4, 28, 5, 35, 6, 42}) || behind.held.GetStep() != 7 {
 		t.Errorf("pending %v, held %v", got, behind.held)
 	}
-	behind.evaluated(7, 1.5)
+	behind.evaluated(7, 1.5, false)
 	if last := behind.pending[len(behind.pending)-1]; last.Step != 7 || last.EvalLoss != 1.5 {
 		t.Errorf("the last record is %v", last)
 	}

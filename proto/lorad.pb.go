@@ -629,6 +629,8 @@ type StepRecord struct {
 	ComputeUs     uint64                 `protobuf:"varint,12,opt,name=compute_us,json=computeUs,proto3" json:"compute_us,omitempty"` // gradient part of duration
 	ReduceUs      uint64                 `protobuf:"varint,13,opt,name=reduce_us,json=reduceUs,proto3" json:"reduce_us,omitempty"`    // all-reduce part of duration
 	Node          string                 `protobuf:"bytes,14,opt,name=node,proto3" json:"node,omitempty"`                             // the member whose report was first; set by Apply
+	Bad           []uint32               `protobuf:"varint,15,rep,packed,name=bad,proto3" json:"bad,omitempty"`                       // micro-batches whose gradient was not finite; any: the step was skipped, parameters and moments are as they were
+	Last          bool                   `protobuf:"varint,16,opt,name=last,proto3" json:"last,omitempty"`                            // the evaluation after this step ended the run before its time (early stopping)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -761,6 +763,20 @@ func (x *StepRecord) GetNode() string {
 	return ""
 }
 
+func (x *StepRecord) GetBad() []uint32 {
+	if x != nil {
+		return x.Bad
+	}
+	return nil
+}
+
+func (x *StepRecord) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
 type Checkpoint struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          uint64                 `protobuf:"varint,1,opt,name=step,proto3" json:"step,omitempty"`
@@ -842,6 +858,7 @@ type Run struct {
 	YieldedBy      []string               `protobuf:"bytes,18,rep,name=yielded_by,json=yieldedBy,proto3" json:"yielded_by,omitempty"` // the members that have said so
 	Unfit          []*Unfit               `protobuf:"bytes,19,rep,name=unfit,proto3" json:"unfit,omitempty"`                          // who cannot do this run's work
 	Ready          []*Ready               `protobuf:"bytes,17,rep,name=ready,proto3" json:"ready,omitempty"`                          // who could join at once: has the inputs and a trainer
+	Ended          uint64                 `protobuf:"varint,20,opt,name=ended,proto3" json:"ended,omitempty"`                         // the step that ended the run before its time, 0 = none did
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1007,6 +1024,13 @@ func (x *Run) GetReady() []*Ready {
 		return x.Ready
 	}
 	return nil
+}
+
+func (x *Run) GetEnded() uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
 }
 
 // Unfit is a node that is left out of a run, and why.
@@ -4424,6 +4448,8 @@ type AuditReply struct {
 	Mismatched    uint64                 `protobuf:"varint,9,opt,name=mismatched,proto3" json:"mismatched,omitempty"`    // records whose numbers are not those of the planned batch
 	Generations   uint64                 `protobuf:"varint,10,opt,name=generations,proto3" json:"generations,omitempty"` // of the leases that committed steps
 	Findings      []string               `protobuf:"bytes,11,rep,name=findings,proto3" json:"findings,omitempty"`        // what is wrong, in words; empty: clean. At most 20
+	Skipped       uint64                 `protobuf:"varint,12,opt,name=skipped,proto3" json:"skipped,omitempty"`         // committed steps that changed nothing, because a gradient was not finite
+	Ended         uint64                 `protobuf:"varint,13,opt,name=ended,proto3" json:"ended,omitempty"`             // the step that ended the run before its time, 0 = none did
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4533,6 +4559,20 @@ func (x *AuditReply) GetFindings() []string {
 		return x.Findings
 	}
 	return nil
+}
+
+func (x *AuditReply) GetSkipped() uint64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *AuditReply) GetEnded() uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
 }
 
 type RenewRequest struct {
@@ -5117,7 +5157,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\amembers\x18\x02 \x03(\tR\amembers\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\x04R\x04from\x12\x14\n" +
 	"\x05until\x18\x04 \x01(\x04R\x05until\x12&\n" +
-	"\x0fgranted_unix_ms\x18\x05 \x01(\x03R\rgrantedUnixMs\"\x8d\x03\n" +
+	"\x0fgranted_unix_ms\x18\x05 \x01(\x03R\rgrantedUnixMs\"\xb3\x03\n" +
 	"\n" +
 	"StepRecord\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x1e\n" +
@@ -5138,12 +5178,14 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"compute_us\x18\f \x01(\x04R\tcomputeUs\x12\x1b\n" +
 	"\treduce_us\x18\r \x01(\x04R\breduceUs\x12\x12\n" +
-	"\x04node\x18\x0e \x01(\tR\x04node\"N\n" +
+	"\x04node\x18\x0e \x01(\tR\x04node\x12\x10\n" +
+	"\x03bad\x18\x0f \x03(\rR\x03bad\x12\x12\n" +
+	"\x04last\x18\x10 \x01(\bR\x04last\"N\n" +
 	"\n" +
 	"Checkpoint\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\x04R\x04step\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x14\n" +
-	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xad\x05\n" +
+	"\x05nodes\x18\x03 \x03(\tR\x05nodes\"\xc3\x05\n" +
 	"\x03Run\x12\"\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0e.lorad.v1.SpecR\x04spec\x12%\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x0f.lorad.v1.PhaseR\x05phase\x12\x16\n" +
@@ -5167,7 +5209,8 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"\n" +
 	"yielded_by\x18\x12 \x03(\tR\tyieldedBy\x12%\n" +
 	"\x05unfit\x18\x13 \x03(\v2\x0f.lorad.v1.UnfitR\x05unfit\x12%\n" +
-	"\x05ready\x18\x11 \x03(\v2\x0f.lorad.v1.ReadyR\x05ready\"G\n" +
+	"\x05ready\x18\x11 \x03(\v2\x0f.lorad.v1.ReadyR\x05ready\x12\x14\n" +
+	"\x05ended\x18\x14 \x01(\x04R\x05ended\"G\n" +
 	"\x05Unfit\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04boot\x18\x02 \x01(\tR\x04boot\x12\x16\n" +
@@ -5430,7 +5473,7 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"DrainReply\x12\"\n" +
 	"\x04node\x18\x01 \x01(\v2\x0e.lorad.v1.NodeR\x04node\" \n" +
 	"\fAuditRequest\x12\x10\n" +
-	"\x03run\x18\x01 \x01(\tR\x03run\"\xb4\x02\n" +
+	"\x03run\x18\x01 \x01(\tR\x03run\"\xe4\x02\n" +
 	"\n" +
 	"AuditReply\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\tR\x03run\x12\x14\n" +
@@ -5448,7 +5491,9 @@ const file_proto_lorad_proto_rawDesc = "" +
 	"mismatched\x12 \n" +
 	"\vgenerations\x18\n" +
 	" \x01(\x04R\vgenerations\x12\x1a\n" +
-	"\bfindings\x18\v \x03(\tR\bfindings\"'\n" +
+	"\bfindings\x18\v \x03(\tR\bfindings\x12\x18\n" +
+	"\askipped\x18\f \x01(\x04R\askipped\x12\x14\n" +
+	"\x05ended\x18\r \x01(\x04R\x05ended\"'\n" +
 	"\fRenewRequest\x12\x17\n" +
 	"\acsr_der\x18\x01 \x01(\fR\x06csrDer\"E\n" +
 	"\n" +

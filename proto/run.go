@@ -8,3 +8,11 @@ func (x *Run) HomeNode() string {
 	}
 	return x.GetSpec().GetHomeNode()
 }
+
+// LastStep is the step that the run ends with: that of its plan, unless an evaluation has ended it before its time.
+func (x *Run) LastStep() uint64 {
+	if x.GetEnded() > 0 {
+		return x.Ended
+	}
+	return x.GetSpec().GetSteps()
+}

@@ -23,6 +23,8 @@ type auditView struct {
 	Missing     uint64   `json:"missing"`
 	Duplicated  uint64   `json:"duplicated"`
 	Mismatched  uint64   `json:"mismatched"`
+	Skipped     uint64   `json:"skipped,omitempty"` // steps that changed nothing
+	Ended       uint64   `json:"ended,omitempty"`   // the step that ended the run before its time
 	Generations uint64   `json:"generations"`
 	Findings    []string `json:"findings"`
 	Verdict     string   `json:"verdict"`
@@ -38,6 +40,7 @@ func viewAudit(r *proto.AuditReply) auditView {
 	v := auditView{
 		Run: r.Run, Steps: r.Steps, Planned: r.Planned, Epochs: r.Epochs, Examples: r.Examples, Trained: r.Trained,
 		Missing: r.Missing, Duplicated: r.Duplicated, Mismatched: r.Mismatched, Generations: r.Generations,
+		Skipped: r.Skipped, Ended: r.Ended,
 		Findings: append([]string{}, r.Findings...), Verdict: verdictGood,
 	}
 	if v.Missing+v.Duplicated+v.Mismatched > 0 || len(v.Findings) > 0 {
@@ -70,6 +73,12 @@ func showAudit(w io.Writer, v auditView) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(t, "run\t%s\n", v.Run)
 	fmt.Fprintf(t, "steps\t%d of %d, in %d generations\n", v.Steps, v.Planned, v.Generations)
+	if v.Ended > 0 {
+		fmt.Fprintf(t, "stopped early\tafter step %d, as its validation losses say\n", v.Ended)
+	}
+	if v.Skipped > 0 {
+		fmt.Fprintf(t, "skipped\t%d steps, whose gradients were not finite: covered, and nothing learnt\n", v.Skipped)
+	}
 	fmt.Fprintf(t, "examples\t%d, in %d complete epochs; %d trained on in all\n", v.Examples, v.Epochs, v.Trained)
 	fmt.Fprintf(t, "missing\t%d\n", v.Missing)
 	fmt.Fprintf(t, "duplicated\t%d\n", v.Duplicated)

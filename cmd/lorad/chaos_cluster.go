@@ -292,7 +292,7 @@ func medianStep(ledger []*proto.StepRecord) time.Duration {
 // lastState is the SHA-256 of weights and optimiser after the last step, or "".
 func lastState(r *proto.Run) string {
 	for _, c := range r.GetCheckpoints() {
-		if c.Step == r.Spec.Steps {
+		if c.Step == r.LastStep() {
 			return hex.EncodeToString(c.Sha256)
 		}
 	}

@@ -182,7 +182,7 @@ func (w *watch) reached(nodes []*localNode) reach {
 // the log before.
 func (s *progressSeen) past(before progressSeen, kind chaos.Kind, hit reach, at time.Time) bool {
 	switch {
-	case s.run.GetPhase() == proto.Phase_DONE, s.step == s.run.GetSpec().GetSteps():
+	case s.run.GetPhase() == proto.Phase_DONE, s.step == s.run.LastStep():
 		return true // there is no next step
 	case s.step <= before.step:
 		return false

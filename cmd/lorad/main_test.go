@@ -103,6 +103,7 @@ func confirm(ts *testscript.TestScript, _ bool, _ []string) {
 type tiny struct {
 	Steps int
 	Wire  string // reduce_wire
+	More  string // further lines of the job
 }
 
 // layTiny writes base/, data.jsonl and job.yaml.
@@ -115,7 +116,7 @@ func layTiny(dir string, j tiny) error {
 	if err := os.MkdirAll(filepath.Join(dir, "base"), 0o755); err != nil {
 		return err
 	}
-	files := map[string][]byte{"data.jsonl": tinyData(), "job.yaml": []byte(fmt.Sprintf(tinyJob, j.Steps, cmp.Or(j.Wire, "exact")))}
+	files := map[string][]byte{"data.jsonl": tinyData(), "job.yaml": []byte(fmt.Sprintf(tinyJob, j.Steps, cmp.Or(j.Wire, "exact")) + j.More)}
 	for _, n := range names {
 		if files["base/"+n], err = fs.ReadFile(base, n); err != nil {
 			return err

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/term"
 
 	"lorad/data"
-	"lorad/data/curriculum"
 	"lorad/infer"
 	"lorad/job"
 	"lorad/model"
@@ -115,7 +114,7 @@ func readJob(path string) (job.Job, error) {
 }
 
 func (p prepareCmd) describe(j job.Job, set data.Set, tok *tokenizer.Tokenizer) (prepared, error) {
-	plan, err := curriculum.New(recipe.Order(j), data.Difficulties(set.Train))
+	plan, err := recipe.PlanOf(j, set.Train)
 	if err != nil {
 		return prepared{}, err
 	}

@@ -51,7 +51,7 @@ func (p *progress) show(e *proto.FollowEvent) {
 	if p.terminal {
 		wait = redraw
 	}
-	if len(e.Steps) == 0 || time.Since(p.last) < wait && r.Step < r.Spec.Steps {
+	if len(e.Steps) == 0 || time.Since(p.last) < wait && r.Step < r.LastStep() {
 		return
 	}
 	p.last = time.Now()
@@ -120,7 +120,7 @@ func (p *progress) eta(r *proto.Run) string {
 	if done == 0 || spent < time.Second/2 {
 		return "?"
 	}
-	left := spent / time.Duration(done) * time.Duration(r.Spec.Steps-r.Step)
+	left := spent / time.Duration(done) * time.Duration(r.LastStep()-r.Step)
 	return left.Round(time.Second).String()
 }
 

@@ -34,6 +34,9 @@ type runView struct {
 	Recoveries    uint64   `json:"recoveries"`
 	Loss          float64  `json:"loss,omitempty"`
 	EvalLoss      float64  `json:"eval_loss,omitempty"`
+	BestEvalLoss  float64  `json:"best_eval_loss,omitempty"`
+	BestStep      uint64   `json:"best_step,omitempty"` // that the best validation loss was found after
+	Skipped       []uint64 `json:"skipped_steps,omitempty"`
 	OutputDir     string   `json:"output_dir"`
 	AdapterSHA256 string   `json:"adapter_sha256,omitempty"`
 	Checkpoints   []uint64 `json:"checkpoints"`
@@ -63,6 +66,12 @@ func view(r *proto.Run, names map[string]string) runView {
 		v.Loss = s.Loss
 		if s.EvalLoss != 0 {
 			v.EvalLoss = s.EvalLoss
+		}
+		if s.EvalLoss != 0 && (v.BestStep == 0 || s.EvalLoss < v.BestEvalLoss) {
+			v.BestEvalLoss, v.BestStep = s.EvalLoss, s.Step
+		}
+		if len(s.Bad) > 0 {
+			v.Skipped = append(v.Skipped, s.Step)
 		}
 	}
 	return v
@@ -156,7 +165,10 @@ func showRun(w io.Writer, v runView) {
 		row("loss", "%.4f", v.Loss)
 	}
 	if v.EvalLoss != 0 {
-		row("eval loss", "%.4f", v.EvalLoss)
+		row("eval loss", "%.4f, at best %.4f after step %d", v.EvalLoss, v.BestEvalLoss, v.BestStep)
+	}
+	if len(v.Skipped) > 0 {
+		row("skipped steps", "%v: a gradient was not finite", v.Skipped)
 	}
 	row("nodes", "%s (generation %d, %d recoveries)", strings.Join(v.Nodes, " "), v.Generation, v.Recoveries)
 	row("checkpoints", "%v", v.Checkpoints)
@@ -216,6 +228,9 @@ func (p *stepPrinter) show(e *proto.FollowEvent) {
 		if s.EvalLoss != 0 {
 			line += fmt.Sprintf("  eval loss %.4f", s.EvalLoss)
 		}
+		if len(s.Bad) > 0 {
+			line += fmt.Sprintf("  skipped: the gradient of micro-batch %v is not finite", s.Bad)
+		}
 		fmt.Fprintln(p.w, line)
 	}
 }
@@ -228,6 +243,9 @@ func stepView(s *proto.StepRecord) map[string]any {
 	}
 	if s.EvalLoss != 0 {
 		v["eval_loss"] = s.EvalLoss
+	}
+	if len(s.Bad) > 0 {
+		v["skipped_micro_batches"] = s.Bad
 	}
 	return v
 }

@@ -71,7 +71,7 @@ func Next(v View, live map[string]Liveness, now int64) []Decision {
 // come back leaves the cluster to the next one.
 func occupant(runs []*proto.Run) string {
 	for _, r := range runs {
-		if state.Leased(r.Phase) && (r.Step < r.Spec.Steps || slices.Contains(r.Lease.Members, r.HomeNode())) {
+		if state.Leased(r.Phase) && (r.Step < r.LastStep() || slices.Contains(r.Lease.Members, r.HomeNode())) {
 			return r.Spec.Run
 		}
 	}
@@ -87,7 +87,7 @@ type planner struct {
 }
 
 // finishing: all steps are done, only the home node's files are missing.
-func (p planner) finishing() bool { return p.run.Step == p.run.Spec.Steps }
+func (p planner) finishing() bool { return p.run.Step == p.run.LastStep() }
 
 // written: a member has the last step's state on its disk. It has said so and says no more.
 func (p planner) written() bool { return len(p.run.AdapterSha256) > 0 }
@@ -185,7 +185,7 @@ func (p planner) mayJoin(fresh []string) bool {
 	if p.finishing() {
 		return slices.Contains(fresh, home) && p.steadily(home, joinAfter/2)
 	}
-	left := float64(p.run.Spec.Steps - p.run.Step)
+	left := float64(p.run.LastStep() - p.run.Step)
 	if p.now-p.run.Lease.GrantedUnixMs < joinPause || left < 4 || left*p.stepTime() < joinWorth {
 		return false
 	}
@@ -220,7 +220,7 @@ func (p planner) lease(l *proto.Lease, reason string) Decision {
 func wait(format string, args ...any) Decision { return Decision{Reason: fmt.Sprintf(format, args...)} }
 
 // until is the end of a window that begins after the last committed step.
-func (p planner) until() uint64 { return min(p.run.Step+1+p.window(), p.run.Spec.Steps+1) }
+func (p planner) until() uint64 { return min(p.run.Step+1+p.window(), p.run.LastStep()+1) }
 
 // window is how many steps a lease reaches ahead.
 func (p planner) window() uint64 {

@@ -76,7 +76,7 @@ func rehomed(old *proto.Run, gone, heir string, now int64) *proto.Run {
 	case r.Lease == nil && r.Phase == proto.Phase_PENDING:
 		why := fmt.Sprintf("its home node %s was removed before anybody had its inputs: submit it again from another node", gone)
 		move(r, proto.Phase_FAILED, why, now)
-	case Leased(r.Phase) && r.Step == r.Spec.Steps && r.Trouble.GetGeneration() != r.Lease.Generation:
+	case Leased(r.Phase) && r.Step == r.LastStep() && r.Trouble.GetGeneration() != r.Lease.Generation:
 		r.Trouble = &proto.Trouble{
 			Generation: r.Lease.Generation, Node: heir, Detail: "node " + gone + " was removed, which was to write the output",
 			UnixMs: now, InARow: 1,

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -59,8 +60,8 @@ func (in *intake) check() error {
 	if c := p.Checkpoint; c != nil && (len(c.Sha256) != 32 || !in.stale && c.Step > end) {
 		return refuse(Gap, "report", subject, "a checkpoint of step %d before the step is committed (at %d)", c.Step, end)
 	}
-	if p.Outcome == proto.Outcome_FINISHED && !in.stale && (end != r.Spec.Steps || len(p.AdapterSha256) != 32) {
-		return refuse(Gap, "report", subject, "finished at step %d of %d: report the steps and the adapter's SHA-256 first", end, r.Spec.Steps)
+	if p.Outcome == proto.Outcome_FINISHED && !in.stale && (end != in.lastOfRun() || len(p.AdapterSha256) != 32) {
+		return refuse(Gap, "report", subject, "finished at step %d of %d: report the steps and the adapter's SHA-256 first", end, in.lastOfRun())
 	}
 	return nil
 }
@@ -79,10 +80,24 @@ func (in *intake) checkSteps(subject string) error {
 	if steps[0].Step > r.Step+1 {
 		return refuse(Gap, "report", subject, "step %d where %d is next: report from there", steps[0].Step, r.Step+1)
 	}
-	if last := in.lastStep(); last > r.Step && last >= r.Lease.Until {
+	last := in.lastStep()
+	if last > r.Step && last >= r.Lease.Until {
 		return refuse(Invalid, "report", subject, "step %d is beyond the lease, which ends before %d", last, r.Lease.Until)
 	}
+	if end := in.lastOfRun(); last > end {
+		return refuse(Invalid, "report", subject, "step %d after step %d, which ended the run", last, end)
+	}
 	return nil
+}
+
+// lastOfRun is the step that the run ends with, as far as the ledger and this report say.
+func (in *intake) lastOfRun() uint64 {
+	for _, s := range in.report.Steps {
+		if s.Last && !in.stale {
+			return s.Step
+		}
+	}
+	return in.run.LastStep()
 }
 
 func (in *intake) lastStep() uint64 {
@@ -109,6 +124,9 @@ func (in *intake) steps() bool {
 		case !in.stale:
 			r.Ledger = append(r.Ledger, in.record(s))
 			r.Step = s.Step
+			if s.Last {
+				r.Ended = s.Step
+			}
 		}
 	}
 	return true
@@ -116,11 +134,16 @@ func (in *intake) steps() bool {
 
 // same compares what is a function of the run alone. Durations differ from member to member.
 func same(a, b *proto.StepRecord) bool {
-	return a.Digest == b.Digest && a.Tokens == b.Tokens && math.Float64bits(a.Loss) == math.Float64bits(b.Loss)
+	return a.Digest == b.Digest && a.Tokens == b.Tokens && math.Float64bits(a.Loss) == math.Float64bits(b.Loss) &&
+		math.Float64bits(a.EvalLoss) == math.Float64bits(b.EvalLoss) && a.Last == b.Last
 }
 
 func describe(s *proto.StepRecord, node string) string {
-	return fmt.Sprintf("node %s has digest %016x, loss %v, %d tokens", node, s.Digest, s.Loss, s.Tokens)
+	said := fmt.Sprintf("node %s has digest %016x, loss %v, %d tokens", node, s.Digest, s.Loss, s.Tokens)
+	if s.EvalLoss != 0 {
+		said += fmt.Sprintf(", eval loss %v", s.EvalLoss)
+	}
+	return said
 }
 
 // record is the step as the ledger keeps it: who said so, and in which generation.
@@ -129,6 +152,7 @@ func (in *intake) record(s *proto.StepRecord) *proto.StepRecord {
 		Step: s.Step, Generation: in.report.Generation, Loss: s.Loss, GradNorm: s.GradNorm, LearningRate: s.LearningRate,
 		Tokens: s.Tokens, TotalTokens: s.TotalTokens, DurationUs: s.DurationUs, Epoch: s.Epoch, Digest: s.Digest,
 		EvalLoss: s.EvalLoss, ComputeUs: s.ComputeUs, ReduceUs: s.ReduceUs, Node: in.member(),
+		Bad: s.Bad, Last: s.Last,
 	}
 }
 
@@ -181,7 +205,7 @@ func (in *intake) outcome() {
 			r.Reason = fmt.Sprintf("node %s: %s", p.Node, detail)
 		}
 	case proto.Outcome_FINISHED:
-		in.finished()
+		in.finished(cmp.Or(detail, "all steps done"))
 	case proto.Outcome_PAUSED:
 		why := r.Reason
 		if r.Phase == proto.Phase_RUNNING {
@@ -220,7 +244,7 @@ func (in *intake) yielded() {
 }
 
 // finished compares the adapters; the run is done when the home node has written its own.
-func (in *intake) finished() {
+func (in *intake) finished(why string) {
 	r, p := in.run, in.report
 	if len(r.AdapterSha256) > 0 && !bytes.Equal(r.AdapterSha256, p.AdapterSha256) {
 		in.diverged("in the finished adapter", fmt.Sprintf("it was %x", r.AdapterSha256), fmt.Sprintf("node %s has %x", p.Node, p.AdapterSha256))
@@ -230,7 +254,7 @@ func (in *intake) finished() {
 	// A member that became home while it was finishing has written to another place: it will finish once more.
 	moved := r.Home != "" && r.Trouble.GetGeneration() == p.Generation
 	if p.Node == r.HomeNode() && !moved {
-		move(r, proto.Phase_DONE, "all steps done", in.now)
+		move(r, proto.Phase_DONE, why, in.now)
 	}
 }
 

@@ -54,7 +54,7 @@ func mutable(r *proto.Run) *proto.Run {
 		Spec: r.Spec, Phase: r.Phase, Reason: r.Reason, Lease: r.Lease, Step: r.Step, Ledger: r.Ledger,
 		Checkpoints: r.Checkpoints, AdapterSha256: r.AdapterSha256, StartedUnixMs: r.StartedUnixMs,
 		FinishedUnixMs: r.FinishedUnixMs, Recoveries: r.Recoveries, Trouble: r.Trouble, Yielded: r.Yielded, YieldedBy: r.YieldedBy, Ready: r.Ready, Unfit: r.Unfit, Home: r.Home,
-		Archive: r.Archive,
+		Archive: r.Archive, Ended: r.Ended,
 	}
 }
 
@@ -189,7 +189,7 @@ func (m *Machine) checkLease(r *proto.Run, l *proto.Lease) error {
 		return refuse(Stale, "lease", subject, "generation %d is over", current)
 	case l.GetGeneration() != current+1 && !renewal:
 		return refuse(Stale, "lease", subject, "generation %d is at work, so %d cannot be granted", current, l.GetGeneration())
-	case l.From == 0 || l.From > r.Step+1 || l.Until <= l.From && r.Step < r.Spec.Steps || l.Until > r.Spec.Steps+1:
+	case l.From == 0 || l.From > r.Step+1 || l.Until <= l.From && r.Step < r.LastStep() || l.Until > r.Spec.Steps+1:
 		return refuse(Invalid, "lease", subject, "steps [%d, %d) are not what comes after step %d of %d", l.From, l.Until, r.Step, r.Spec.Steps)
 	}
 	return m.checkMembers(subject, l.Members)

@@ -204,6 +204,32 @@ func TestStaleGenerationAddsNothing(t *testing.T) {
 	b.phase(proto.Phase_FAILED)
 }
 
+// A step that says that the run ends with it is the last, though the plan has more; who says otherwise has diverged.
+func TestEndedEarly(t *testing.T) {
+	b := newBench(t)
+	b.ok(grant(1, 1, 11, "a", "b"))
+	end := steps(1, 6)
+	end[5].EvalLoss, end[5].Last = 2.5, true
+	b.refused(Invalid, report(&proto.Report{Generation: 1, Node: "b", Steps: append(end[:6:6], steps(7, 7)...)}))
+	b.ok(report(&proto.Report{Generation: 1, Node: "b", Steps: end, Checkpoint: &proto.Checkpoint{Step: 6, Sha256: sum(6)}}))
+	b.refused(Invalid, report(&proto.Report{Generation: 1, Node: "b", Steps: steps(7, 7)}))
+	if r := b.phase(proto.Phase_RUNNING); r.Ended != 6 || r.LastStep() != 6 {
+		t.Errorf("the run ends with step %d", r.LastStep())
+	}
+	b.ok(report(&proto.Report{Generation: 1, Node: "a", Outcome: proto.Outcome_ABORTED}))
+	b.ok(grant(2, 7, 11, "a")) // the home node has still to write the output
+	b.ok(report(&proto.Report{Generation: 2, Node: "a", Outcome: proto.Outcome_FINISHED, AdapterSha256: sum(9), Detail: "stopped early"}))
+	if r := b.phase(proto.Phase_DONE); r.Reason != "stopped early" || r.Step != 6 {
+		t.Errorf("%s at step %d: %s", r.Phase, r.Step, r.Reason)
+	}
+	other := steps(6, 6)
+	other[0].EvalLoss = 2.5
+	b.ok(report(&proto.Report{Generation: 1, Node: "b", Steps: other}))
+	if r := b.m.Run("r"); !strings.Contains(r.Reason, "diverged at step 6") {
+		t.Errorf("somebody who would have gone on was not noticed: %s", r.Reason)
+	}
+}
+
 func TestTroubleCountsFruitlessGenerations(t *testing.T) {
 	b := newBench(t)
 	for gen := uint64(1); gen <= 3; gen++ {

@@ -7,6 +7,7 @@ type Job struct {
 	Model
 	Batch    llama.Batch // the largest micro-batch
 	Threads  int
+	KeepBest bool  // a second set of parameters is kept, the best so far
 	EightBit bool  // moments of the optimiser in 8 bits
 	Data     int64 // bytes of the examples
 	Spare    int64 // bytes that the machine has for all of it; 0 = not known
@@ -56,6 +57,9 @@ func Plan(j Job) (Memory, error) {
 	}
 	if j.EightBit {
 		m.Optimiser = 2 * (n + bytesF32*(n+blockOf8Bit-1)/blockOf8Bit)
+	}
+	if j.KeepBest {
+		m.Adapter += bytesF32 * n
 	}
 	rest := m.Program + m.Data + m.Weights + m.Adapter + m.Gradient + m.Optimiser
 	m.Program += slackBytes + rest/slackShare

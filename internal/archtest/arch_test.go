@@ -52,7 +52,7 @@ var bans = []ban{
 // pure packages take time as a number and randomness as a seed, start no goroutine and do no I/O.
 var pure = []string{
 	"lorad/coordinator/state", "lorad/coordinator/sched", "lorad/node/step", "lorad/data/curriculum",
-	"lorad/engine/estimate", "lorad/engine/lora", "lorad/engine/optim", "lorad/engine/quant", "lorad/eval", "lorad/internal/world", "lorad/internal/chaos", "lorad/node/audit",
+	"lorad/engine/estimate", "lorad/engine/lora", "lorad/engine/optim", "lorad/engine/quant", "lorad/eval", "lorad/internal/world", "lorad/internal/chaos", "lorad/node/audit", "lorad/node/best",
 }
 
 var impure = map[string]string{

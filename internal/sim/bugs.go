@@ -11,11 +11,12 @@ const (
 	RotatesTooMuch   Bug = "old checkpoints are removed although the ledger is behind the newer ones"
 	LateEnd          Bug = "a worker that ends counts as ended in generations that came later"
 	NoRecords        Bug = "a state is copied without the records of its steps"
+	ForgetsVerdict   Bug = "a state is copied without what the evaluations have shown"
 	AcksUnsaved      Bug = "a checkpoint that a full disk did not take is acknowledged"
 )
 
 // Bugs are those that some thousand lives show.
-var Bugs = []Bug{StaleAccumulator, PartialSum, RotatesTooMuch, NoRecords, AcksUnsaved}
+var Bugs = []Bug{StaleAccumulator, PartialSum, RotatesTooMuch, NoRecords, ForgetsVerdict, AcksUnsaved}
 
 // RareBugs take more lives than a test has time for, since nodes get ready before they join: a member that was left out
 // seldom comes back within the step that it was in, and one that is not there in its generation is let in with the next.

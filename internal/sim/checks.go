@@ -89,12 +89,27 @@ func (c *checks) run(r *proto.Run) {
 		c.sameLedger(id, ledger)
 	}
 	for i := len(known); i < len(ledger); i++ {
-		if s := ledger[i]; s.Step != uint64(i)+1 || s.Digest != c.w.user(id).life.states[i+1] {
-			c.w.fail("%s: record %d is of step %d with digest %016x of %s", id, i+1, s.Step, s.Digest, s.Node)
-		}
+		c.record(id, i, ledger[i])
 	}
 	c.ledger[id] = ledger
 	c.w.user(id).done = r.Phase == proto.Phase_DONE
+}
+
+// record: what is committed is what an undisturbed run does, and the run ends when it does.
+func (c *checks) record(id string, i int, s *proto.StepRecord) {
+	l := &c.w.user(id).life
+	if i+1 >= len(l.states) {
+		c.w.fail("%s: step %d is committed, but the run ends after step %d", id, i+1, l.end)
+	}
+	if s.Step != uint64(i)+1 || s.Digest != l.states[i+1].hash {
+		c.w.fail("%s: record %d is of step %d with digest %016x of %s", id, i+1, s.Step, s.Digest, s.Node)
+	}
+	if last := s.Step == l.end && l.end < l.plan.Steps; s.Last && s.Step != l.end || last && !s.Last {
+		c.w.fail("%s: record %d says of itself that it is the last: %v; the run ends after step %d", id, i+1, s.Last, l.end)
+	}
+	if l.plan.EvalAfter(s.Step) && s.EvalLoss != l.states[i+1].loss() {
+		c.w.fail("%s: the validation loss after step %d is %v of %s, not %v", id, s.Step, s.EvalLoss, s.Node, l.states[i+1].loss())
+	}
 }
 
 // sameLedger: another replica's records are other objects with the same contents.
@@ -125,7 +140,7 @@ func (c *checks) acknowledged(p *proto.Report, r *proto.Run) {
 	if k == nil || !slices.ContainsFunc(r.Checkpoints, func(o *proto.Checkpoint) bool { return o.Step == k.Step && slices.Contains(o.Nodes, p.Node) }) {
 		return
 	}
-	if !bytes.Equal(k.Sha256, digest(replica{k.Step, c.w.user(p.Run).life.states[k.Step]})) {
+	if !bytes.Equal(k.Sha256, digest(c.w.user(p.Run).life.states[k.Step])) {
 		c.w.fail("%s: the checkpoint of step %d holds another state", p.Node, k.Step)
 	}
 	n := c.w.node(p.Node)
@@ -148,7 +163,7 @@ func (c *checks) durable(n *node, run string) {
 
 // holds: one state per step, ever, on any member.
 func (c *checks) holds(run string, r replica, who string) {
-	if want := c.w.user(run).life.states[r.done]; r.hash != want {
+	if want := c.w.user(run).life.states[r.done].hash; r.hash != want {
 		c.w.fail("%s: %s holds %016x after step %d, an undisturbed run %016x", run, who, r.hash, r.done, want)
 	}
 }
@@ -220,11 +235,11 @@ func (c *checks) final() {
 	}
 	for _, u := range c.w.users {
 		r := c.w.log.leader.machine.Run(u.run)
-		steps := u.life.plan.Steps
+		steps := u.life.end
 		for done := range steps {
 			c.w.out.Owed += uint64(len(u.life.plan.Work(done)))
 		}
-		if r.Step != steps || !bytes.Equal(r.AdapterSha256, digest(replica{steps, u.life.states[steps]})) {
+		if r.Step != steps || !bytes.Equal(r.AdapterSha256, digest(u.life.states[steps])) {
 			c.w.fail("%s ended at step %d of %d with another adapter", u.run, r.Step, steps)
 		}
 	}

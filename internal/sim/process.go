@@ -309,7 +309,7 @@ func (n *node) follow(r *proto.Run) {
 
 // volunteers is node.Node's.
 func (n *node) volunteers(r *proto.Run) bool {
-	return outside(r, n.id) && r.Step+joinLeast <= r.Spec.Steps && n.machine.Node(n.id).GetDrain() == nil
+	return outside(r, n.id) && r.Step+joinLeast <= r.LastStep() && n.machine.Node(n.id).GetDrain() == nil
 }
 
 func outside(r *proto.Run, id string) bool {

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"lorad/node/step"
@@ -45,6 +46,8 @@ func digest(r replica) []byte {
 	b := make([]byte, 32)
 	binary.LittleEndian.PutUint64(b, r.hash)
 	binary.LittleEndian.PutUint64(b[8:], r.done)
+	binary.LittleEndian.PutUint64(b[16:], math.Float64bits(r.now.Loss))
+	binary.LittleEndian.PutUint64(b[24:], r.now.Step<<32|r.now.Seen<<16|r.now.Waited)
 	return b
 }
 

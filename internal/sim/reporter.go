@@ -73,11 +73,11 @@ func (r *reporter) push(s *proto.StepRecord) {
 	r.pending = append(r.pending, s)
 }
 
-func (r *reporter) evaluated(done uint64) {
+func (r *reporter) evaluated(done uint64, loss float64, last bool) {
 	if r.held == nil || r.held.Step != done {
 		return
 	}
-	r.held.EvalLoss = 1
+	r.held.EvalLoss, r.held.Last = loss, last
 	r.push(r.held)
 	r.held = nil
 }

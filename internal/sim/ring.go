@@ -3,6 +3,7 @@ package sim
 import (
 	"slices"
 
+	"lorad/node/best"
 	"lorad/node/step"
 )
 
@@ -350,6 +351,9 @@ func (k *worker) copyState(o *op, donor *node, at uint64, then step.Synced) {
 			return
 		}
 		k.replica = d.replica
+		if k.bug() == ForgetsVerdict {
+			k.replica.before, k.replica.now = best.State{}, best.State{}
+		}
 		k.reports.adopt(&d.reports)
 		w.note(k.n.id, "%s: copied the state of step %d from %s", k.id, at, donor.id)
 		k.accumFor()

@@ -3,6 +3,7 @@ package sim
 import (
 	"slices"
 
+	"lorad/node/best"
 	"lorad/node/step"
 )
 
@@ -12,7 +13,9 @@ type life struct {
 	most    int // micro-batches in a step, at most
 	keep    int // checkpoints
 	applyIn int64
-	states  []uint64 // by steps done: the hash chain of an undisturbed run
+	rule    best.Rule
+	end     uint64    // the step that the run ends with
+	states  []replica // by steps done: those of an undisturbed run
 }
 
 // newLife draws a run. Steps are short against the coordinator's times, as in a small job, or long, as in a large one.
@@ -30,12 +33,24 @@ func newLife(w *World, i int) life {
 	if r.percent(60) {
 		l.plan.Val = []int{100, 20, 60}
 	}
-	l.states = make([]uint64, l.plan.Steps+1)
-	l.states[0] = mix(salt + uint64(i))
-	for done := range l.plan.Steps {
-		l.states[done+1] = advance(l.states[done], whole(done, len(l.plan.Work(done))))
+	if len(l.plan.Val) > 0 && salt%2 == 0 { // not drawn: seeds that were kept are to stay the lives that they are
+		l.rule = best.Rule{Patience: 1 + int(salt>>8%6), Threshold: float64(salt>>16%2) / 8}
 	}
+	l.live(replica{hash: mix(salt + uint64(i))})
 	return l
+}
+
+// live goes through the run undisturbed.
+func (l *life) live(r replica) {
+	for l.states = append(l.states, r); r.done < l.plan.Steps && l.end == 0; l.states = append(l.states, r) {
+		r = r.step(whole(r.done, len(l.plan.Work(r.done))))
+		if l.plan.EvalAfter(r.done) {
+			if r = r.observe(l.rule); l.rule.Over(r.now) {
+				l.end = r.done
+			}
+		}
+	}
+	l.end = r.done
 }
 
 // sizes are the tokens of each micro-batch of a step.
@@ -80,12 +95,6 @@ func add(all [][]part) []part {
 		return a.micro - b.micro
 	})
 	return sum
-}
-
-// replica is the state that a member holds.
-type replica struct {
-	done uint64
-	hash uint64
 }
 
 // saved is a checkpoint on disk.

@@ -102,7 +102,7 @@ func (k *worker) prepare() {
 		return
 	}
 	d.inputs = true
-	k.replica = replica{0, k.life.states[0]}
+	k.replica = k.life.states[0]
 	if r, ok := d.restore(k.latest.Step); ok {
 		k.replica = r
 	}
@@ -319,7 +319,7 @@ func (k *worker) reduced(a step.Reduce, all []contribution) step.Event {
 
 func (k *worker) apply(a step.Apply) step.Event {
 	k.n.w.checks.applies(k, a)
-	k.replica = replica{k.replica.done + 1, advance(k.replica.hash, k.sum)}
+	k.replica = k.replica.step(k.sum)
 	k.n.w.out.Made++
 	k.n.w.checks.holds(k.id, k.replica, k.n.id)
 	r, now := k.record, k.n.w.now
@@ -335,6 +335,8 @@ func (k *worker) apply(a step.Apply) step.Event {
 
 func (k *worker) evaluated(a step.Evaluate, all []contribution) step.Event {
 	k.n.w.checks.validates(k, all)
-	k.reports.evaluated(a.Done)
-	return step.Evaluated{Done: a.Done}
+	k.replica = k.replica.observe(k.life.rule)
+	last := k.life.rule.Over(k.replica.now)
+	k.reports.evaluated(a.Done, k.replica.loss(), last)
+	return step.Evaluated{Done: a.Done, Last: last}
 }

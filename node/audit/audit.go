@@ -15,7 +15,9 @@ package audit
 
 import (
 	"fmt"
+	"slices"
 
+	"lorad/node/best"
 	"lorad/proto"
 )
 
@@ -27,6 +29,7 @@ type Plan interface {
 	Epoch(t int) float64                // epochs finished after step t
 	Tokens(i int) (labelled, total int) // of example i
 	Examples() int
+	Rule() best.Rule // when an evaluation ends the run
 }
 
 const maxFindings = 20
@@ -34,7 +37,7 @@ const maxFindings = 20
 // Check counts the run's ledger against the plan.
 func Check(run *proto.Run, plan Plan) *proto.AuditReply {
 	c := &checker{run: run, plan: plan, reply: &proto.AuditReply{
-		Run: run.Spec.Run, Steps: uint64(len(run.Ledger)), Planned: uint64(plan.Steps()), Examples: uint64(plan.Examples()),
+		Run: run.Spec.Run, Steps: uint64(len(run.Ledger)), Planned: uint64(plan.Steps()), Examples: uint64(plan.Examples()), Ended: run.Ended,
 	}}
 	c.header()
 	c.order()
@@ -42,6 +45,7 @@ func Check(run *proto.Run, plan Plan) *proto.AuditReply {
 		c.record(s)
 	}
 	c.coverage()
+	c.verdicts()
 	c.checkpoints()
 	return c.reply
 }
@@ -66,8 +70,8 @@ func (c *checker) header() {
 	if c.run.Step != uint64(len(c.run.Ledger)) {
 		c.find("%d steps are said to be committed; the ledger has %d", c.run.Step, len(c.run.Ledger))
 	}
-	if c.run.Phase == proto.Phase_DONE && c.run.Step != c.run.Spec.Steps {
-		c.find("the run is done after %d of %d steps", c.run.Step, c.run.Spec.Steps)
+	if c.run.Phase == proto.Phase_DONE && c.run.Step != c.run.LastStep() {
+		c.find("the run is done after %d of %d steps", c.run.Step, c.run.LastStep())
 	}
 }
 
@@ -88,13 +92,20 @@ func (c *checker) order() {
 	}
 }
 
-// record compares one step with the batch that it should have been.
+// record compares one step with the batch that it should have been. The sum of a step that was skipped lacks what was not
+// finite in it.
 func (c *checker) record(s *proto.StepRecord) {
 	if !c.planned(s.Step) {
 		return // order has said so
 	}
 	var labelled, total uint64
-	for _, micro := range c.plan.Batch(int(s.Step - 1)) {
+	if len(s.Bad) > 0 {
+		c.reply.Skipped++
+	}
+	for mb, micro := range c.plan.Batch(int(s.Step - 1)) {
+		if slices.Contains(s.Bad, uint32(mb)) {
+			continue
+		}
 		for _, i := range micro {
 			l, t := c.plan.Tokens(i)
 			labelled, total = labelled+uint64(l), total+uint64(t)
@@ -164,6 +175,28 @@ func (c *checker) epoch(committed []int, from, end int, whole bool) {
 			c.reply.Duplicated++
 			c.find("epoch %d: example %d was trained on %d times", from/c.plan.StepsPerEpoch()+1, i, n)
 		}
+	}
+}
+
+// verdicts goes through the validation losses as the members did, and ends the run where they should have.
+func (c *checker) verdicts() {
+	rule, ended := c.plan.Rule(), uint64(0)
+	var seen best.State
+	for _, s := range c.run.Ledger {
+		over := false
+		if s.EvalLoss != 0 {
+			seen = rule.Observe(seen, s.Step, s.EvalLoss)
+			over = rule.Over(seen) && s.Step < uint64(c.plan.Steps())
+		}
+		if over != s.Last {
+			c.find("the run ended with step %d: %v; by its validation losses: %v", s.Step, s.Last, over)
+		}
+		if s.Last {
+			ended = s.Step
+		}
+	}
+	if ended != c.run.Ended {
+		c.find("the run is said to have ended early with step %d, its ledger with step %d (0: it did not)", c.run.Ended, ended)
 	}
 }
 

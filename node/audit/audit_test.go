@@ -6,16 +6,19 @@ import (
 	"testing"
 
 	"lorad/data/curriculum"
+	"lorad/node/best"
 	"lorad/proto"
 )
 
 // examplePlan has example i of i+1 labelled and 2i+3 total tokens.
 type examplePlan struct {
 	*curriculum.Plan
-	n int
+	n    int
+	rule best.Rule
 }
 
 func (p examplePlan) Examples() int                      { return p.n }
+func (p examplePlan) Rule() best.Rule                    { return p.rule }
 func (p examplePlan) Tokens(i int) (labelled, total int) { return i + 1, 2*i + 3 }
 
 // perfect is a run of 25 examples in steps of 4, two and a half epochs, 18 of 18 steps committed.
@@ -26,7 +29,7 @@ func perfect(t *testing.T) (*proto.Run, examplePlan) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan := examplePlan{p, n}
+	plan := examplePlan{p, n, best.Rule{Patience: 2}}
 	run := &proto.Run{Spec: &proto.Spec{Run: "r", Steps: 18}, Phase: proto.Phase_DONE, Step: 18}
 	for step := range uint64(18) {
 		s := &proto.StepRecord{Step: step + 1, Generation: 1 + step/10, Epoch: p.Epoch(int(step))}
@@ -60,6 +63,42 @@ func TestRunUnderWay(t *testing.T) {
 	}
 }
 
+// evaluate has every third step evaluated.
+func evaluate(r *proto.Run, losses ...float64) {
+	for i, l := range losses {
+		r.Ledger[3*i+2].EvalLoss = l
+	}
+}
+
+// end ends the run with a step, as an evaluation does.
+func end(r *proto.Run, step uint64) {
+	r.Ledger, r.Step, r.Ended, r.Checkpoints = r.Ledger[:step], step, step, nil
+	r.Ledger[step-1].Last = true
+}
+
+// A run that ended early owes nothing after its last step.
+func TestEndedEarly(t *testing.T) {
+	run, plan := perfect(t)
+	evaluate(run, 2, 3, 2)
+	end(run, 9)
+	if r := Check(run, plan); len(r.Findings) > 0 || r.Missing > 0 || r.Ended != 9 || r.Steps != 9 || r.Planned != 18 || r.Trained != 25+8 {
+		t.Errorf("%v", r)
+	}
+}
+
+// The examples of a skipped step were looked at, and what was not finite is in no sum.
+func TestSkippedStep(t *testing.T) {
+	run, plan := perfect(t)
+	s := run.Ledger[4]
+	s.Bad = []uint32{1}
+	for _, i := range plan.Batch(4)[1] {
+		s.Tokens, s.TotalTokens = s.Tokens-uint64(i+1), s.TotalTokens-uint64(2*i+3)
+	}
+	if r := Check(run, plan); len(r.Findings) > 0 || r.Missing > 0 || r.Skipped != 1 || r.Trained != 25+25+16 {
+		t.Errorf("%v", r)
+	}
+}
+
 // Every kind of damage is found, and counted where it belongs.
 func TestDamage(t *testing.T) {
 	cases := map[string]struct {
@@ -78,6 +117,10 @@ func TestDamage(t *testing.T) {
 		"other plan":          {func(r *proto.Run) { r.Spec.Steps = 19 }, 0, 0, 0, "submitted with 19 steps"},
 		"unknown step":        {func(r *proto.Run) { r.Ledger[17].Step = 1 << 60 }, 0, 0, 0, "record 18 is of step"},
 		"checkpoint ahead":    {func(r *proto.Run) { r.Checkpoints[1].Step = 19 }, 0, 0, 0, "checkpoint of step 19"},
+		"ended for nothing":   {func(r *proto.Run) { evaluate(r, 3, 2, 2.5); end(r, 9) }, 0, 0, 0, "the run ended with step 9: true; by its validation losses: false"},
+		"not ended":           {func(r *proto.Run) { evaluate(r, 3, 2, 2.5, 2.1) }, 0, 0, 0, "the run ended with step 12: false; by its validation losses: true"},
+		"ended twice":         {func(r *proto.Run) { evaluate(r, 2, 3, 4); end(r, 9); r.Ended = 8 }, 0, 0, 0, "early with step 8, its ledger with step 9"},
+		"skipped for nothing": {func(r *proto.Run) { r.Ledger[1].Bad = []uint32{1} }, 0, 0, 1, "step 2 has"},
 		"checkpoint twice":    {func(r *proto.Run) { r.Checkpoints[1].Step = 9 }, 0, 0, 0, "comes after that of step 9"},
 	}
 	for name, c := range cases {

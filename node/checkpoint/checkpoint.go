@@ -224,13 +224,13 @@ func (s store) list() []uint64 {
 	return steps
 }
 
-// Rotate removes the oldest checkpoints beyond keep, but never the newest one that Restore would take; keep = 0 keeps
-// all.
-func Rotate(dir string, keep int, committed uint64) error {
-	return store{durable.OS{}, dir}.rotate(keep, committed)
+// Rotate removes the oldest checkpoints beyond keep, but never the newest one that Restore would take, nor that of step
+// best (0: there is none); keep = 0 keeps all.
+func Rotate(dir string, keep int, committed, best uint64) error {
+	return store{durable.OS{}, dir}.rotate(keep, committed, best)
 }
 
-func (s store) rotate(keep int, committed uint64) error {
+func (s store) rotate(keep int, committed, best uint64) error {
 	steps := s.list()
 	if keep <= 0 || len(steps) <= keep {
 		return nil
@@ -240,6 +240,9 @@ func (s store) rotate(keep int, committed uint64) error {
 		old = old[:len(old)-1]
 	}
 	for _, step := range old {
+		if step == best {
+			continue
+		}
 		if err := s.disk.RemoveAll(Path(s.dir, step)); err != nil {
 			return fmt.Errorf("remove old checkpoint: %w", err)
 		}

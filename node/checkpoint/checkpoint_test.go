@@ -95,7 +95,18 @@ func TestRotateKeepsNewest(t *testing.T) {
 	for _, s := range []int{1, 2, 10} {
 		save(t, dir, s)
 	}
-	if err := Rotate(dir, 2, 10); err != nil || !slices.Equal(List(dir), []uint64{2, 10}) {
+	if err := Rotate(dir, 2, 10, 0); err != nil || !slices.Equal(List(dir), []uint64{2, 10}) {
+		t.Fatalf("have %v (%v)", List(dir), err)
+	}
+}
+
+// The best one stays, and is none of those that are kept because they are new.
+func TestRotateKeepsBest(t *testing.T) {
+	dir := t.TempDir()
+	for _, s := range []int{1, 2, 5, 10} {
+		save(t, dir, s)
+	}
+	if err := Rotate(dir, 1, 10, 2); err != nil || !slices.Equal(List(dir), []uint64{2, 10}) {
 		t.Fatalf("have %v (%v)", List(dir), err)
 	}
 }
@@ -109,10 +120,10 @@ func TestLedgerBoundsWhatIsRestored(t *testing.T) {
 	if step, passed := Restore(dir, "run", 4, at(0)); step != 2 || len(passed) > 0 {
 		t.Fatalf("step %d, passed %v", step, passed)
 	}
-	if err := Rotate(dir, 1, 3); err != nil || !slices.Equal(List(dir), []uint64{2, 5, 10}) {
+	if err := Rotate(dir, 1, 3, 0); err != nil || !slices.Equal(List(dir), []uint64{2, 5, 10}) {
 		t.Fatalf("have %v (%v)", List(dir), err)
 	}
-	if err := Rotate(dir, 1, 7); err != nil || !slices.Equal(List(dir), []uint64{5, 10}) {
+	if err := Rotate(dir, 1, 7, 0); err != nil || !slices.Equal(List(dir), []uint64{5, 10}) {
 		t.Fatalf("have %v (%v)", List(dir), err)
 	}
 }

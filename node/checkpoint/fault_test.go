@@ -22,7 +22,7 @@ func life(disk durable.FS) (acknowledged uint64) {
 				acknowledged = step
 			}
 		}
-		s.rotate(2, uint64(steps))
+		s.rotate(2, uint64(steps), 0)
 	}
 	return acknowledged
 }

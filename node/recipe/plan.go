@@ -62,7 +62,7 @@ func (r *Recipe) plan(cfg model.Config, largest llama.Batch, data int64, threads
 	}
 	return estimate.Plan(estimate.Job{
 		Model: estimate.Model{Config: cfg, Adapter: ad}, Batch: largest, Threads: threads,
-		EightBit: r.Job.Optimizer == job.AdamW8, Data: data, Spare: spare,
+		EightBit: r.Job.Optimizer == job.AdamW8, KeepBest: r.Job.LoadBest, Data: data, Spare: spare,
 	})
 }
 

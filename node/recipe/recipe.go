@@ -24,6 +24,7 @@ import (
 	"lorad/model"
 	"lorad/model/peft"
 	"lorad/model/tokenizer"
+	"lorad/node/best"
 	"lorad/node/replica"
 )
 
@@ -61,10 +62,10 @@ func Load(j job.Job, inputs fs.FS) (*Recipe, error) {
 	if r.Set, err = data.Build(data.SourcesOf(j, r.open), data.OptionsOf(j), r.Tokenizer, r.Base.ChatTemplate()); err != nil {
 		return nil, err
 	}
-	if r.Plan, err = curriculum.New(Order(j), data.Difficulties(r.Set.Train)); err != nil {
+	if r.Plan, err = PlanOf(j, r.Set.Train); err != nil {
 		return nil, err
 	}
-	r.val = chunks(len(r.Set.Val), j.MicroBatchSize)
+	r.val = chunks(r.Set.Val, j)
 	return r, nil
 }
 
@@ -94,9 +95,9 @@ func (r *Recipe) loraConfig() *peft.LoraConfig {
 	return c
 }
 
-// Order is how the job orders its examples and cuts them into steps.
-func Order(j job.Job) curriculum.Spec {
-	return curriculum.Spec{
+// PlanOf is how the job orders its examples and cuts them into steps.
+func PlanOf(j job.Job, examples []data.Example) (*curriculum.Plan, error) {
+	s := curriculum.Spec{
 		Mode:        j.Curriculum,
 		Seed:        j.Seed,
 		GlobalBatch: j.GlobalBatchSize,
@@ -104,15 +105,33 @@ func Order(j job.Job) curriculum.Spec {
 		Epochs:      j.NumEpochs,
 		MaxSteps:    j.MaxSteps,
 	}
+	if j.SamplePacking {
+		return curriculum.NewPacked(s, data.Difficulties(examples), rows(examples, j))
+	}
+	return curriculum.New(s, data.Difficulties(examples))
 }
 
-func chunks(n, size int) [][]int {
-	var out [][]int
-	for i := range n {
-		if i%size == 0 {
-			out = append(out, nil)
+// rows are what counts as one in batch sizes: single examples, or packed ones.
+func rows(examples []data.Example, j job.Job) [][]int {
+	if j.SamplePacking {
+		lengths := make([]int, len(examples))
+		for i, e := range examples {
+			lengths[i] = len(e.Tokens)
 		}
-		out[len(out)-1] = append(out[len(out)-1], i)
+		return curriculum.Pack(lengths, j.SequenceLen)
+	}
+	out := make([][]int, len(examples))
+	for i := range out {
+		out[i] = []int{i}
+	}
+	return out
+}
+
+// chunks cuts a validation set into micro-batches.
+func chunks(examples []data.Example, j job.Job) [][]int {
+	var out [][]int
+	for part := range slices.Chunk(rows(examples, j), j.MicroBatchSize) {
+		out = append(out, slices.Concat(part...))
 	}
 	return out
 }
@@ -186,6 +205,9 @@ func (r *Recipe) adapter() (*peft.LoraConfig, map[string][]float32, error) {
 // Warnings are what a person should know before the run: what became of the data, and whose LoRA shape counts.
 func (r *Recipe) Warnings() []string {
 	out := slices.Clone(r.Set.Report.Warnings)
+	if (r.Job.EarlyStopping > 0 || r.Job.LoadBest) && len(r.val) == 0 {
+		out = append(out, "val_set_size: no example is kept back for validation, so the run neither stops early nor has a best step")
+	}
 	if r.Job.LoraModelDir == "" {
 		return out
 	}
@@ -210,7 +232,17 @@ func (r *Recipe) Rule() replica.Rule {
 		RatioB:   j.LoraPlusRatio,
 		Schedule: optim.Schedule{Kind: j.LRScheduler, Peak: j.LearningRate, Warmup: j.Warmup(steps), Total: steps},
 		MaxNorm:  j.MaxGradNorm,
+		Best:     r.best(),
+		Skips:    j.SkipNaN,
 	}
+}
+
+// best is how the job ends early and what its result is. Without a validation set there is nothing to go by.
+func (r *Recipe) best() best.Rule {
+	if len(r.val) == 0 {
+		return best.Rule{}
+	}
+	return best.Rule{Patience: r.Job.EarlyStopping, Threshold: r.Job.EarlyStoppingThreshold, Keep: r.Job.LoadBest}
 }
 
 // MaxMicros is the largest number of micro-batches that a step can have.

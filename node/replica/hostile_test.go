@@ -9,7 +9,11 @@ import (
 
 // tryState reads a state.bin. What is refused leaves the replica as it was; what is accepted is written the same.
 func tryState(t testing.TB, data []byte) {
-	r := fresh(1, 2, 3)
+	tryOn(t, fresh(1, 2, 3), data)
+	tryOn(t, remembering(1, 2, 3), data)
+}
+
+func tryOn(t testing.TB, r *Replica, data []byte) {
 	before := r.Digest()
 	if err := r.Decode(bytes.NewReader(data)); err != nil {
 		if r.Digest() != before {
@@ -25,13 +29,19 @@ func tryState(t testing.TB, data []byte) {
 
 func states(t testing.TB) [][]byte {
 	t.Helper()
-	var out bytes.Buffer
-	r := fresh(1, 2, 3)
-	r.Step([]float32{1, -1, 0})
-	if err := r.Encode(&out); err != nil {
-		t.Fatal(err)
+	var all [][]byte
+	for _, r := range []*Replica{fresh(1, 2, 3), remembering(1, 2, 3)} {
+		for range 2 {
+			r.Step([]float32{1, -1, 0})
+			r.Observe(1)
+		}
+		var out bytes.Buffer
+		if err := r.Encode(&out); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, out.Bytes())
 	}
-	return [][]byte{out.Bytes()}
+	return all
 }
 
 func FuzzState(f *testing.F) {

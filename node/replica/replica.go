@@ -1,5 +1,6 @@
 // Package replica is the state that every member of a run holds whole: the trainable parameters, what the optimiser
-// remembers and the number of steps done.
+// remembers and the number of steps done; where the job asks for it also what the evaluations have shown, and the parameters
+// of the best of them (history.go).
 //
 // state(t+1) is a pure function of state(t) and the exact sum of step t+1, so all replicas at the same step are equal
 // to the last bit. That is why a joiner may copy any of them, why a checkpoint of one is the checkpoint of all, and
@@ -17,6 +18,7 @@ import (
 
 	"lorad/engine"
 	"lorad/engine/optim"
+	"lorad/node/best"
 )
 
 // Rule is what turns a gradient into a step.
@@ -25,7 +27,9 @@ type Rule struct {
 	EightBit bool    // moments in 8-bit codes
 	RatioB   float64 // LoRA+: learning rate of lora_B as a multiple; 0 = 1
 	Schedule optim.Schedule
-	MaxNorm  float64 // clip by global L2 norm; 0 = do not clip
+	MaxNorm  float64   // clip by global L2 norm; 0 = do not clip
+	Best     best.Rule // when the run ends early, and whether the best parameters are kept
+	Skips    int       // steps in a row that may be skipped because a gradient is not finite; 0 = none
 }
 
 // Replica is safe for concurrent use: the worker steps it while peers may be copying it.
@@ -35,6 +39,7 @@ type Replica struct {
 	rule    Rule
 	optim   optim.Optimizer
 	done    uint64
+	history history
 }
 
 // New wraps a trainer at its initial parameters, no steps done.
@@ -44,6 +49,9 @@ func New(t engine.Trainer, rule Rule) *Replica {
 		r.optim = optim.NewEightBit(rule.AdamW, parts)
 	} else {
 		r.optim = optim.NewPlain(rule.AdamW, parts)
+	}
+	if rule.Best.Keep {
+		r.history.kept = make([]float32, len(t.Params()))
 	}
 	return r
 }
@@ -77,10 +85,12 @@ func (r *Replica) Step(grad []float32) (norm, rate float64) {
 	} else {
 		norm = optim.GlobalNorm(grad)
 	}
+	r.settle()
 	rate = r.rule.Schedule.LR(int(r.done))
-	r.optim.Step(r.trainer.Params(), grad, rate, int(r.done)+1)
+	r.optim.Step(r.trainer.Params(), grad, rate, r.updates()+1)
 	r.trainer.Changed()
 	r.done++
+	r.history.row = 0
 	return norm, rate
 }
 
@@ -90,7 +100,7 @@ func (r *Replica) Step(grad []float32) (norm, rate float64) {
 func (r *Replica) Units(dst []int8, bits, finest int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.optim.Exponents(dst, int(r.done))
+	r.optim.Exponents(dst, r.updates())
 	for i, e := range dst {
 		dst[i] = int8(max(int(e)-bits, finest))
 	}
@@ -98,22 +108,26 @@ func (r *Replica) Units(dst []int8, bits, finest int) {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Digest is a 64-bit checksum of the state: CRC-32C of the parameters, CRC-32C of the moments. It detects accidents,
-// not adversaries: peers are authenticated, and checkpoints carry SHA-256.
+// Digest is a 64-bit checksum of the state: CRC-32C of the parameters, CRC-32C of the rest. It detects accidents,
+// not adversaries: peers are authenticated, and checkpoints carry SHA-256. The evaluation after the last step is not in
+// it: of two members at one step one may have its result and the other not.
 func (r *Replica) Digest() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.digest()
 }
 
-func (r *Replica) digest() uint64 { return digest(r.trainer.Params(), r.done, r.optim) }
+func (r *Replica) digest() uint64 {
+	return digest(r.trainer.Params(), r.done, r.optim, r.history.settled(r.rule))
+}
 
-func digest(params []float32, done uint64, o optim.Optimizer) uint64 {
+func digest(params []float32, done uint64, o optim.Optimizer, history []byte) uint64 {
 	buf := make([]byte, 1<<16)
 	moments := uint32(done)
 	o.Visit(
 		func(x []float32) { moments = checksum(moments, x, buf) },
 		func(x []byte) { moments = crc32.Update(moments, castagnoli, x) })
+	moments = crc32.Update(moments, castagnoli, history)
 	return uint64(checksum(0, params, buf))<<32 | uint64(moments)
 }
 
@@ -136,27 +150,42 @@ func put(buf []byte, x []float32) {
 // The state format, little-endian, see docs/formats.md:
 //
 //	"lorad-state"      11 bytes
-//	version            u8    1: moments in f32; 2: in 8-bit codes
+//	version            u8    1: moments in f32; 2: in 8-bit codes; 3 and 4: the same, with a history
 //	done               u64   steps done
 //	n                  u64   trainable parameters
 //	digest             u64   of what follows
+//	history            what history.append writes, in versions 3 and 4
 //	params             n x f32
 //	moments            what optim.Optimizer.Visit passes
+//	kept               n x f32, where the history says that there are any
 const (
 	magic      = "lorad-state"
 	headerSize = len(magic) + 1 + 3*8
 )
 
 func (r *Replica) version() byte {
+	v := byte(1)
 	if r.rule.EightBit {
-		return 2
+		v++
 	}
-	return 1
+	if r.rule.remembers() {
+		v += 2
+	}
+	return v
 }
 
 // Size is the number of bytes that Encode writes.
 func (r *Replica) Size() int64 {
-	n := int64(headerSize) + 4*int64(len(r.trainer.Params()))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	params := len(r.trainer.Params())
+	n := int64(headerSize) + 4*int64(params)
+	if r.rule.remembers() {
+		n += historySize
+	}
+	if r.history.keeps() {
+		n += 4 * int64(params)
+	}
 	r.optim.Visit(func(x []float32) { n += 4 * int64(len(x)) }, func(x []byte) { n += int64(len(x)) })
 	return n
 }
@@ -179,23 +208,27 @@ func (r *Replica) EncodeAt(w io.Writer, done uint64) error {
 }
 
 func (r *Replica) encode(w io.Writer) error {
+	params, h := r.trainer.Params(), &r.history
 	head := append([]byte(magic), r.version())
-	for _, x := range []uint64{r.done, uint64(len(r.trainer.Params())), r.digest()} {
+	for _, x := range []uint64{r.done, uint64(len(params)), digest(params, r.done, r.optim, h.all(r.rule))} {
 		head = binary.LittleEndian.AppendUint64(head, x)
 	}
-	_, err := w.Write(head)
+	_, err := w.Write(h.append(head, r.rule))
 	buf := make([]byte, 1<<16)
 	floats := func(x []float32) {
 		if err == nil {
 			err = writeFloats(w, x, buf)
 		}
 	}
-	floats(r.trainer.Params())
+	floats(params)
 	r.optim.Visit(floats, func(x []byte) {
 		if err == nil {
 			_, err = w.Write(x)
 		}
 	})
+	if h.keeps() {
+		floats(h.kept)
+	}
 	return err
 }
 
@@ -221,7 +254,7 @@ func (r *Replica) Decode(src io.Reader) error {
 		return fmt.Errorf("read state: not a lorad state")
 	}
 	if got := head[len(magic)]; got != r.version() {
-		return fmt.Errorf("read state: version %d, this run has %d (1: moments in f32, 2: in 8 bits); give optimizer as it was", got, r.version())
+		return fmt.Errorf("read state: version %d, this run has %d (1: moments in f32, 2: in 8 bits; 3 and 4: the same with a history); give the job as it was", got, r.version())
 	}
 	field := func(i int) uint64 { return binary.LittleEndian.Uint64(head[len(magic)+1+8*i:]) }
 	done, n, want := field(0), field(1), field(2)
@@ -230,33 +263,40 @@ func (r *Replica) Decode(src io.Reader) error {
 	if n != uint64(len(r.trainer.Params())) {
 		return fmt.Errorf("read state: it has %d trainable parameters, this run has %d", n, len(r.trainer.Params()))
 	}
-	params, o := make([]float32, n), r.optim.Fresh()
-	if err := readState(src, params, o); err != nil {
+	params, o, h := make([]float32, n), r.optim.Fresh(), &history{}
+	err := h.read(src, r.rule, int(n))
+	if err == nil {
+		err = readState(src, params, o, h)
+	}
+	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if got := digest(params, done, o); got != want {
+	if got := digest(params, done, o, h.all(r.rule)); got != want {
 		return fmt.Errorf("read state: damaged: digest %016x, want %016x", got, want)
 	}
 	copy(r.trainer.Params(), params)
-	r.optim, r.done = o, done
+	r.optim, r.done, r.history = o, done, *h
 	r.trainer.Changed()
 	return nil
 }
 
-func readState(src io.Reader, params []float32, o optim.Optimizer) error {
+// readState fills the parameters, the moments and what is kept, in this order.
+func readState(src io.Reader, params []float32, o optim.Optimizer, h *history) error {
 	buf := make([]byte, 1<<16)
 	err := readFloats(src, params, buf)
-	o.Visit(
-		func(x []float32) {
-			if err == nil {
-				err = readFloats(src, x, buf)
-			}
-		},
-		func(x []byte) {
-			if err == nil {
-				_, err = io.ReadFull(src, x)
-			}
-		})
+	floats := func(x []float32) {
+		if err == nil {
+			err = readFloats(src, x, buf)
+		}
+	}
+	o.Visit(floats, func(x []byte) {
+		if err == nil {
+			_, err = io.ReadFull(src, x)
+		}
+	})
+	if h.keeps() {
+		floats(h.kept)
+	}
 	return err
 }
 

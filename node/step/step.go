@@ -60,6 +60,7 @@ type Position struct {
 	Done      uint64 // steps applied
 	Evaluated uint64 // last step after which the validation loss was taken
 	Digest    uint64 // of parameters and optimiser state
+	Ended     bool   `json:",omitempty"` // the evaluation after Done steps has ended the run
 	Computed  []int  // micro-batches of step Done+1 already summed here, ascending
 
 	// Pace is what this member knows of the speed of the members of its last generation, in nanoseconds per token.
@@ -79,6 +80,7 @@ type Machine struct {
 
 	done      uint64
 	evaluated uint64
+	ended     bool // by the evaluation after step done
 	saved     uint64
 	stopAt    uint64
 	stop      bool
@@ -209,7 +211,7 @@ func (m *Machine) answered(e Event) []Action {
 	case Applied:
 		m.advance(e.Done)
 	case Evaluated:
-		m.evaluated = e.Done
+		m.evaluated, m.ended = e.Done, e.Last
 	case Saved:
 		m.saved = e.Done
 	case Closed:
@@ -230,7 +232,7 @@ func (m *Machine) answered(e Event) []Action {
 
 // advance moves to the next step and deals its micro-batches.
 func (m *Machine) advance(done uint64) {
-	m.done, m.reduced = done, false
+	m.done, m.reduced, m.ended = done, false, false
 	clear(m.computed)
 	m.work = m.plan.workAfter(done)
 	m.owners = m.speeds.deal(m.work)
@@ -290,7 +292,7 @@ func (m *Machine) next() []Action {
 
 // proceed decides what a member in a standing, agreed ring does next.
 func (m *Machine) proceed(gen uint64) []Action {
-	last := m.done == m.plan.Steps
+	last := m.complete()
 	stopping := m.stopAt != 0 && m.done >= m.stopAt
 	switch {
 	case m.yields() && !m.deserted():
@@ -320,8 +322,11 @@ func (m *Machine) proceed(gen uint64) []Action {
 
 // yields: the last sum said that a member leaves. A run that stops or has all its steps goes that way instead.
 func (m *Machine) yields() bool {
-	return m.leavers > 0 && m.stopAt == 0 && m.done < m.plan.Steps
+	return m.leavers > 0 && m.stopAt == 0 && !m.complete()
 }
+
+// complete: there is no further step.
+func (m *Machine) complete() bool { return m.done == m.plan.Steps || m.ended }
 
 // deserted: all members leave at once. Nobody goes on from here, so what the others would do is done now.
 func (m *Machine) deserted() bool { return m.leavers == int64(len(m.lease.Members)) }

@@ -16,11 +16,11 @@ func TestClusterUnderFaults(t *testing.T) {
 
 // A member that leaves does so between two steps: no gradient is computed twice.
 func TestLeavingCostsNothing(t *testing.T) {
-	want := 0
-	for done := range plan.Steps {
-		want += len(work(done))
-	}
 	for seed := range uint64(100) {
+		want := 0
+		for done := range endOf(seed) {
+			want += len(work(done))
+		}
 		if made := run(t, seed, 1+int(seed%5), false, false, true); made != want {
 			t.Fatalf("seed %d: %d gradients for %d micro-batches", seed, made, want)
 		}
@@ -41,6 +41,31 @@ func TestDonorStaysAfterTheLastStep(t *testing.T) {
 	out = m.Handle(Synced{1, []Position{there, there}})
 	if !reflect.DeepEqual(out, []Action{Finish{}}) {
 		t.Errorf("%+v when all are there", out)
+	}
+}
+
+// So it is if an evaluation has ended the run; who has copied the state takes part in no other one.
+func TestEndedRunIsNotEvaluatedAgain(t *testing.T) {
+	m := New("b", plan, 0)
+	m.Handle(Leased{Lease{Generation: 1, Members: []string{"a", "b"}, Until: plan.Steps + 1}})
+	m.Handle(Connected{1})
+	there := Position{Done: 6, Evaluated: 6, Ended: true}
+	out := m.Handle(Synced{1, []Position{there, {}}})
+	if s, ok := out[len(out)-1].(Sync); !ok || !s.Mine.Ended || s.Mine.Done != 6 {
+		t.Fatalf("%+v after the copy", out)
+	}
+	if out = m.Handle(Synced{1, []Position{there, there}}); !reflect.DeepEqual(out, []Action{Save{6}}) {
+		t.Fatalf("%+v when all are there", out)
+	}
+	if out = m.Handle(Saved{6}); !reflect.DeepEqual(out, []Action{Finish{}}) {
+		t.Errorf("%+v after the last checkpoint", out)
+	}
+	m = New("b", plan, 6) // from its checkpoint: it does not know, and finds out with the others
+	m.Handle(Leased{Lease{Generation: 2, Members: []string{"a", "b"}, Until: plan.Steps + 1}})
+	m.Handle(Connected{2})
+	out = m.Handle(Synced{2, []Position{there, {Done: 6}}})
+	if _, ok := out[len(out)-1].(Evaluate); !ok {
+		t.Errorf("%+v where one does not know the result", out)
 	}
 }
 

@@ -3,7 +3,7 @@ package step
 import "slices"
 
 func (m *Machine) position() Position {
-	p := Position{Done: m.done, Evaluated: m.evaluated, Pace: m.speeds.table()}
+	p := Position{Done: m.done, Evaluated: m.evaluated, Ended: m.ended, Pace: m.speeds.table()}
 	for i := range m.work {
 		if m.computed[i] {
 			p.Computed = append(p.Computed, i)
@@ -52,14 +52,14 @@ func (m *Machine) catchUp(top Position) {
 func (m *Machine) agree(all []Position) []Action {
 	top := furthest(all)
 	m.catchUp(top)
-	evaluated := top.Done
+	m.evaluated = top.Done
 	for _, p := range all {
 		if p.Done == top.Done {
-			evaluated = min(evaluated, p.Evaluated)
+			m.evaluated, m.ended = min(m.evaluated, p.Evaluated), p.Ended
 		}
 	}
-	m.evaluated = evaluated
-	m.synced = top.Done < m.plan.Steps || level(all)
+	m.ended = m.ended && m.evaluated == top.Done // else it is evaluated once more, with the same result
+	m.synced = !m.complete() || level(all)
 	m.speeds = meet(m.lease.Members, all)
 	return m.claim(all, top.Done)
 }

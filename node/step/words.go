@@ -29,8 +29,11 @@ type (
 	}
 	// Applied says that the optimiser has made the step.
 	Applied struct{ Done uint64 }
-	// Evaluated says that the validation loss after the step is known.
-	Evaluated struct{ Done uint64 }
+	// Evaluated says that the validation loss after the step is known, and whether the run ends with it.
+	Evaluated struct {
+		Done uint64
+		Last bool
+	}
 	// Saved says that the checkpoint of the step is durable.
 	Saved struct{ Done uint64 }
 	// Closed says that the final output is written and reported.
