@@ -86,8 +86,14 @@ func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
 		k := min(step, g.k-p)
 		panels := g.strips(s, g.format.steps(k), j0, j1)
 		g.b.fill(g, s, panels, i1-i0, p, k)
-		for i := i0; i < i1; i += g.wide.rows {
+		for i := i0; i < i1; {
+			if g.isTall() && i1-i >= g.tall.rows {
+				g.tallRow(s, panels, i, p, k, g.acc || p > 0)
+				i += g.tall.rows
+				continue
+			}
 			g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, g.acc || p > 0)
+			i += g.wide.rows
 		}
 	}
 	if g.term != nil {
@@ -113,6 +119,31 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 		for r := range rows {
 			o := (i+r)*g.ldc + q.j
 			addRow(g.c[o:o+q.cols], s.c[r*q.tile.cols:], acc)
+		}
+	}
+}
+
+// isTall says whether C has few rows or columns and A is transposed, as with LoRA's gradients over many tokens: then the larger matrix is
+// read once, by whole lines, and not twice.
+func (g *product) isTall() bool {
+	return g.tall.run != nil && g.format == full && g.as == 1 && g.as != g.ak && (g.ak <= 2*g.tall.rows || g.n <= g.tall.cols)
+}
+
+// tallRow is row for tall tiles.
+func (g *product) tallRow(s *scratch, panels []panel, i, p, k int, acc bool) {
+	t, a := &g.tall, &g.a[i+p*g.ak]
+	for x := range panels {
+		q := &panels[x]
+		for j := 0; j < q.cols; j += t.cols {
+			o := i*g.ldc + q.j + j
+			if n := q.cols - j; n >= t.cols {
+				t.run(k, a, 1, g.ak, &q.at[j], q.stride, &g.c[o], g.ldc, acc, nil)
+			} else {
+				t.run(k, a, 1, g.ak, &q.at[j], q.stride, &s.c[0], t.cols, false, nil)
+				for r := range t.rows {
+					addRow(g.c[o+r*g.ldc:o+r*g.ldc+n], s.c[r*t.cols:], acc)
+				}
+			}
 		}
 	}
 }

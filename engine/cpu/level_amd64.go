@@ -24,7 +24,7 @@ func kernelsOf(l Level) kernels {
 		k.pairs = pairKernels{tile: tile{rows: 8, cols: 32, run: tile8x32pairs, one: tile1x32pairs}, round: roundPairs, weave: weavePairs, turn: turnPairs}
 		return k
 	case AVX512:
-		return kernels{simd: sixteen, wide: tile{8, 32, tile8x32, tile1x32}, narrow: tile{8, 16, tile8x16, tile1x16}, transpose: transposer{16, transpose16}}
+		return kernels{simd: sixteen, wide: tile{8, 32, tile8x32, tile1x32}, narrow: tile{8, 16, tile8x16, tile1x16}, tall: tile{16, 16, tile16x16, nil}, transpose: transposer{16, transpose16}}
 	case AVX2:
 		t := tile{6, 16, tile6x16, tile1x16}
 		return kernels{simd: eight, wide: t, narrow: t, transpose: transposer{8, transpose8}}

@@ -23,10 +23,12 @@ type transposer struct {
 	run  func(k int, src *float32, ld int, dst *float32, ds int)
 }
 
-// kernels is what a level brings to the matrix product. narrow is used for widths up to narrow.cols.
+// kernels is what a level brings to the matrix product. narrow is used for widths up to narrow.cols; tall, which a level need not have and which
+// needs as = 1, for gradients of LoRA's factors. Its columns divide the others'.
 type kernels struct {
 	simd         simd
 	wide, narrow tile
+	tall         tile
 	transpose    transposer // rows divides the width of both tiles
 	pairs        pairKernels
 }

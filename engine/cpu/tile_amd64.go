@@ -7,6 +7,9 @@ func tile8x32(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs 
 func tile8x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 
 //go:noescape
+func tile16x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
+
+//go:noescape
 func tile6x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 
 //go:noescape
