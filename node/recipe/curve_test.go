@@ -60,6 +60,9 @@ var curveLimits = map[string][2]float64{
 	"lora": {5e-5, 2e-4}, "qlora": {5e-5, 2e-4}, "qlora8bit": {5e-5, 2e-4}, "lorabf16": {1e-2, 5e-3}, "qlorabf16": {1e-2, 5e-3},
 }
 
+// nearF32 limits how far bf16 is from PEFT in f32: PEFT's own is up to 3.8e-3 away.
+var nearF32 = [2]float64{5e-3, 2.5e-3}
+
 const curveJob = `base_model: base
 datasets: [{path: data/0.jsonl, type: completion}]
 lora_r: 8
@@ -85,7 +88,7 @@ func TestOracleCurves(t *testing.T) {
 	}
 	for _, family := range []string{"llama", "mistral", "qwen3"} {
 		for _, kind := range []string{"lora", "qlora", "qlorabf16", "qlora8bit", "lorabf16"} {
-			if family == "llama" || kind == "lora" || kind == "qlora" || kind == "qlorabf16" {
+			if family == "llama" || kind != "qlora8bit" {
 				t.Run(family+"-"+kind, func(t *testing.T) { followCurve(t, family, kind) })
 			}
 		}
@@ -107,14 +110,23 @@ func followCurve(t *testing.T, family, kind string) {
 		dumpRun(t, filepath.Join(*curvesDump, name), run, ours)
 		return
 	}
+	compareLosses(t, run.curve.Loss, recordedCurve(t, name, ours), curveLimits[kind])
+	if kind == "lorabf16" { // nearer to f32 than PEFT's own bf16 is
+		compareLosses(t, run.curve.Loss, recordedCurve(t, family+"-lora", ours), nearF32)
+	}
+}
+
+// recordedCurve is PEFT's losses from the base and the batches of a run here.
+func recordedCurve(t *testing.T, name string, ours recording) []float64 {
+	t.Helper()
 	var theirs recording
 	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(curvesDir, name+".json")))(t), &theirs); err != nil {
 		t.Fatal(err)
 	}
-	if theirs.Base != base || theirs.Batches != ours.Batches {
+	if theirs.Base != ours.Base || theirs.Batches != ours.Batches {
 		t.Fatal("the random base, the records or the data order changed: record again, see scripts/oracle/README.md")
 	}
-	compareLosses(t, run.curve.Loss, theirs.Loss, curveLimits[kind])
+	return theirs.Loss
 }
 
 // randomBase is a folder with weights from N(0, 0.08^2), norms near 1, and the embedded base's tokenizer.

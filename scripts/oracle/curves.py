@@ -2,6 +2,7 @@
 
     go test ./node/recipe -run Curves -curves-dump DIR     lorad's runs: bases, initial adapters, batches, losses; DIR is an absolute path
     python scripts/oracle/curves.py DIR [NAME ...]                 the same runs here; prints the differences, records node/recipe/testdata/curves
+    python scripts/oracle/curves.py --noise DIR [NAME ...]         these libraries against themselves, with micro-batches of one example: records nothing
     go test ./node/recipe -run Curves                      compares, without Python
 
 NAME-lora trains in f32, lorabf16 with the base in bf16. NAME-qlora quantises the base to NF4 with double quantisation, prepared by PEFT's
@@ -75,8 +76,21 @@ def train(folder, kind, run):
     return losses
 
 
+def apart(ours, theirs):
+    first = max(abs(a - b) for a, b in zip(ours[:10], theirs[:10]))
+    means = [sum(ours[i : i + 20]) / sum(theirs[i : i + 20]) - 1 for i in range(0, len(theirs), 20)]
+    return f"first 10 steps within {first:.2g}, 20-step means within {max(map(abs, means)):.2g}"
+
+
+def split(run):
+    """The same global batches, one example at a time: equal but for rounding."""
+    return dict(run, steps=[[[e] for micro in micros for e in micro] for micros in run["steps"]])
+
+
 def main():
-    root = pathlib.Path(sys.argv[1])
+    noise = sys.argv[1] == "--noise"
+    names = sys.argv[2 + noise :]
+    root = pathlib.Path(sys.argv[1 + noise])
     torch.set_num_threads(1)
     patch()
     kernels = default_kernels()
@@ -88,12 +102,13 @@ def main():
 
     cpu._quant_blockwise_fp32_direct = quantise
     OUT.mkdir(parents=True, exist_ok=True)
-    for folder in sorted(root / name for name in sys.argv[2:]) or sorted(root.iterdir()):
+    for folder in sorted(root / name for name in names) or sorted(root.iterdir()):
         run, kind = json.loads((folder / "run.json").read_text()), folder.name.split("-")[1]
         losses = train(folder, kind, run)
-        first = max(abs(a - b) for a, b in zip(run["loss"][:10], losses[:10]))
-        means = [(sum(run["loss"][i : i + 20]) / sum(losses[i : i + 20]) - 1) for i in range(0, len(losses), 20)]
-        print(f"{folder.name}: first 10 steps within {first:.2g}, 20-step means within {max(map(abs, means)):.2g}, loss {losses[0]:.3f} to {sum(losses[-20:]) / 20:.3f}", flush=True)
+        if noise:
+            print(f"{folder.name}, against itself: {apart(train(folder, kind, split(run)), losses)}", flush=True)
+            continue
+        print(f"{folder.name}: {apart(run['loss'], losses)}, loss {losses[0]:.3f} to {sum(losses[-20:]) / 20:.3f}", flush=True)
         facts = dict(base_sha256=run["base_sha256"], batches_sha256=run["batches_sha256"], loss=losses)
         (OUT / f"{folder.name}.json").write_text(json.dumps(facts) + "\n")
 
