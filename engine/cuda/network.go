@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"lorad/engine"
 	"lorad/engine/kernel"
@@ -88,6 +89,7 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{ad.NEFTune > 0, "neftune_noise_alpha"},
 		{!ad.Full && ad.Precision != kernel.BF16, "products in f32 (give dtype: bf16)"},
 		{lc.UseDoRA, "use_dora"},
+		{strings.HasPrefix(lc.Init, peft.InitPiSSA), "lora_init: " + lc.Init},
 		{lc.Bias == peft.BiasLoraOnly, "bias: lora_only"},
 		{len(lc.ModulesToSave) > 0, "modules_to_save"},
 		{ad.LoRA != nil && lc.Match("lm_head"), "an adapter on lm_head"},
