@@ -19,6 +19,7 @@ type Provenance struct {
 	Version int    `json:"version"`          // 1
 	Base    string `json:"base_fingerprint"` // hex of model.Folder.Fingerprint
 	FourBit string `json:"base_quantisation,omitempty"`
+	DType   string `json:"compute_dtype,omitempty"` // of products with frozen weights, if it was not f32
 }
 
 // Forms of Provenance.FourBit.

@@ -13,6 +13,7 @@ import (
 	"lorad/data"
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/export"
 	"lorad/model"
@@ -28,8 +29,39 @@ type Model struct {
 	chat      string // template
 }
 
+// Options say how a model computes.
+type Options struct {
+	Threads int    // 0: all cores
+	DType   string // of products with frozen weights: F32 (also ""), BF16, or Trained
+}
+
+// Values of Options.DType. An adapter that was trained on a base in 4 bits always has one.
+const (
+	F32     = "f32"
+	BF16    = "bf16"
+	Trained = "trained" // as the adapter was trained; f32 if there is none, or it does not say
+)
+
+// DTypeOf is the type that a value of Options.DType means for an adapter folder, which may be nil.
+func DTypeOf(dtype string, adapter fs.FS) (kernel.Precision, error) {
+	if dtype == Trained && adapter != nil {
+		p, err := export.ReadProvenance(adapter)
+		if err != nil {
+			return kernel.F32, fmt.Errorf("adapter: %w", err)
+		}
+		dtype = p.DType
+	}
+	switch dtype {
+	case "", F32, Trained:
+		return kernel.F32, nil
+	case BF16:
+		return kernel.BF16, nil
+	}
+	return kernel.F32, fmt.Errorf("dtype: %q is not supported; give %s, %s or %s", dtype, F32, BF16, Trained)
+}
+
 // Open reads a base folder and, unless it is nil, an adapter folder.
-func Open(base, adapter fs.FS, threads int) (*Model, error) {
+func Open(base, adapter fs.FS, how Options) (*Model, error) {
 	folder, err := model.Open(base)
 	if err != nil {
 		return nil, fmt.Errorf("base model: %w", err)
@@ -48,7 +80,10 @@ func Open(base, adapter fs.FS, threads int) (*Model, error) {
 			return nil, err
 		}
 	}
-	if m.engine, err = llama.New[float32](m.config, folder, ad, cpu.New(threads)); err != nil {
+	if ad.Precision, err = DTypeOf(how.DType, adapter); err != nil {
+		return nil, err
+	}
+	if m.engine, err = llama.New[float32](m.config, folder, ad, cpu.New(how.Threads)); err != nil {
 		return nil, fmt.Errorf("base model: %w", err)
 	}
 	return m, nil

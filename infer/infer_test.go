@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"io"
 	"io/fs"
+	"math"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"lorad/embedded"
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/eval"
 	"lorad/infer"
@@ -23,7 +26,7 @@ const heldOut = 2
 
 func open(t *testing.T, adapter fs.FS) *infer.Model {
 	t.Helper()
-	m, err := infer.Open(embedded.Base(), adapter, 0)
+	m, err := infer.Open(embedded.Base(), adapter, infer.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,10 +147,10 @@ func argmax(x []float32) int {
 }
 
 func TestOpenSaysWhatIsMissing(t *testing.T) {
-	if _, err := infer.Open(embedded.Base(), fs.FS(nothing{}), 1); err == nil || !strings.Contains(err.Error(), "adapter: ") {
+	if _, err := infer.Open(embedded.Base(), fs.FS(nothing{}), infer.Options{Threads: 1}); err == nil || !strings.Contains(err.Error(), "adapter: ") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := infer.Open(nothing{}, nil, 1); err == nil || !strings.Contains(err.Error(), "base model: ") {
+	if _, err := infer.Open(nothing{}, nil, infer.Options{Threads: 1}); err == nil || !strings.Contains(err.Error(), "base model: ") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -156,4 +159,36 @@ type nothing struct{}
 
 func (nothing) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+}
+
+// An adapter says in which type it was trained; asked for it, the model computes so, and nearly the same.
+func TestDType(t *testing.T) {
+	trained := fstest.MapFS{"lorad.json": {Data: []byte(`{"version": 1, "compute_dtype": "bf16"}`)}}
+	for _, c := range []struct {
+		dtype   string
+		adapter fs.FS
+		want    kernel.Precision
+	}{{"", nil, kernel.F32}, {infer.BF16, nil, kernel.BF16}, {infer.Trained, nil, kernel.F32}, {infer.Trained, fstest.MapFS{}, kernel.F32},
+		{infer.Trained, trained, kernel.BF16}, {infer.F32, trained, kernel.F32}} {
+		if got, err := infer.DTypeOf(c.dtype, c.adapter); err != nil || got != c.want {
+			t.Errorf("%q: %v, %v; want %v", c.dtype, got, err, c.want)
+		}
+	}
+	if _, err := infer.DTypeOf("f16", nil); err == nil || !strings.Contains(err.Error(), "trained") {
+		t.Errorf("f16: %v", err)
+	}
+	record := `{"prompt": "Story: Mira sold a cart to Elra.\nQuestion: Who is the buyer?\nAnswer:", "completion": " The buyer is Elra."}` + "\n"
+	var perplexity [2]float64
+	for i, dtype := range []string{infer.F32, infer.BF16} {
+		m, err := infer.Open(embedded.Base(), nil, infer.Options{Threads: 1, DType: dtype})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if perplexity[i], err = m.Perplexity(strings.NewReader(record)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if perplexity[0] == perplexity[1] || math.Abs(perplexity[0]/perplexity[1]-1) > 0.05 {
+		t.Errorf("perplexity %v in f32 and in bf16", perplexity)
+	}
 }

@@ -185,7 +185,7 @@ const answerTokens = 24
 
 // examine asks a model the held-out questions and scores the answers and the perplexity of the right ones.
 func examine(base, adapter fs.FS) (eval.Report, error) {
-	m, err := infer.Open(base, adapter, 0)
+	m, err := infer.Open(base, adapter, infer.Options{})
 	if err != nil {
 		return eval.Report{}, err
 	}

@@ -22,6 +22,7 @@ type evalCmd struct {
 	Domain    string `enum:"general,legal-demo" default:"general" help:"Which words are names: general goes by capitals, legal-demo knows those of the embedded world."`
 	Register  string `help:"Words of the field, for formality: legal, medical, finance, code, or a file of words." placeholder:"NAME"`
 	MaxNew    int    `default:"64" help:"Tokens of an answer at most; 0 = no answers, perplexity alone."`
+	DType     string `name:"dtype" enum:"f32,bf16,trained" default:"f32" help:"Type of products with the base's weights, for the base and the adapter alike: f32, bf16, or as the adapter was trained."`
 	Threads   int    `help:"Threads (default: all cores)." placeholder:"N"`
 }
 
@@ -91,7 +92,11 @@ func (e evalCmd) source() data.Source {
 }
 
 func (e evalCmd) measure(base, adapter string, register map[string]bool, r *evalResult) (out measured, err error) {
-	m, err := infer.Open(baseFolder(base), adapterFolder(adapter), e.Threads)
+	dtype, err := infer.DTypeOf(e.DType, adapterFolder(e.Adapter)) // of the adapter for the base beside it as well
+	if err != nil {
+		return out, usage(err)
+	}
+	m, err := infer.Open(baseFolder(base), adapterFolder(adapter), infer.Options{Threads: e.Threads, DType: dtype.String()})
 	if err != nil {
 		return out, usage(err)
 	}

@@ -21,6 +21,7 @@ type generateCmd struct {
 	Temperature float64 `default:"0" help:"0 is greedy."`
 	TopP        float64 `default:"1" help:"Nucleus sampling."`
 	Seed        uint64  `default:"0" help:"Of the sampling."`
+	DType       string  `name:"dtype" enum:"f32,bf16,trained" default:"f32" help:"Type of products with the base's weights: f32, bf16, or as the adapter was trained."`
 	Threads     int     `help:"Threads (default: all cores)." placeholder:"N"`
 }
 
@@ -37,7 +38,7 @@ func (g generateCmd) Run(a *app) error {
 	if err != nil {
 		return usage(err)
 	}
-	m, err := infer.Open(baseFolder(base), adapterFolder(g.Adapter), g.Threads)
+	m, err := infer.Open(baseFolder(base), adapterFolder(g.Adapter), infer.Options{Threads: g.Threads, DType: g.DType})
 	if err != nil {
 		return usage(err)
 	}

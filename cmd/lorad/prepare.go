@@ -237,7 +237,7 @@ func sortedKeys(m map[string]int) []string {
 
 // score writes each data set with the base model's perplexity of every record that became an example.
 func (p prepareCmd) score(j job.Job, set data.Set, sources []data.Source) ([]string, error) {
-	m, err := infer.Open(baseFolder(j.BaseModel), nil, 0)
+	m, err := infer.Open(baseFolder(j.BaseModel), nil, infer.Options{})
 	if err != nil {
 		return nil, usage(err)
 	}

@@ -79,6 +79,9 @@ func (r *Recipe) writeProvenance(dir string) error {
 		return err
 	}
 	p := export.Provenance{Base: hex.EncodeToString(print[:])}
+	if r.Job.DType == "bf16" {
+		p.DType = r.Job.DType
+	}
 	switch {
 	case r.Job.LoadIn4Bit && r.Job.DoubleQuant:
 		p.FourBit = export.NF4Nested
