@@ -3,6 +3,7 @@ package kernels_test
 import (
 	"encoding/binary"
 	"errors"
+	"flag"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -23,12 +24,18 @@ type gpu struct {
 // orders of threads and blocks that every kernel must give the same bits in.
 var orders = []uint32{0, 1, 12345}
 
+var sanitize = flag.Bool("sanitize", false, "run the kernels under AddressSanitizer, whose library has to be loaded already")
+
 func open(t testing.TB, order uint32) gpu {
 	t.Helper()
-	d, err := standin.Open(standin.Options{Order: order})
+	dir, err := standin.Build(*sanitize)
 	if errors.Is(err, standin.ErrNoCompiler) {
 		t.Skip("the stand-in GPU is built with g++, which is not here")
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := standin.Open(standin.Options{Order: order, Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

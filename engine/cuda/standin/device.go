@@ -19,6 +19,7 @@ type Options struct {
 // Device is the stand-in GPU as engine/cuda wants it.
 type Device struct {
 	api     *api
+	context uintptr
 	stream  uintptr
 	blas    uintptr
 	modules []uintptr
@@ -27,7 +28,9 @@ type Device struct {
 }
 
 // Open gives a device with all kernels loaded. Its goroutine keeps its thread until Close.
-func Open(opt Options) (*Device, error) {
+func Open(opt Options) (*Device, error) { return open(opt, kernels.Modules()) }
+
+func open(opt Options, modules []kernels.Module) (*Device, error) {
 	dir := opt.Dir
 	if dir == "" {
 		built, err := Build(false)
@@ -50,7 +53,7 @@ func Open(opt Options) (*Device, error) {
 	if err := d.start(); err != nil {
 		return nil, err
 	}
-	for _, m := range kernels.Modules() {
+	for _, m := range modules {
 		if err := d.load(m.PTX, m.Kernels); err != nil {
 			return nil, err
 		}
@@ -59,15 +62,14 @@ func Open(opt Options) (*Device, error) {
 }
 
 func (d *Device) start() error {
-	var ctx uintptr
 	const nonBlocking = 1
 	for _, call := range []struct {
 		name string
 		f    func() int32
 	}{
 		{"init", func() int32 { return d.api.init(0) }},
-		{"retain context", func() int32 { return d.api.retain(&ctx, 0) }},
-		{"set context", func() int32 { return d.api.setCurrent(ctx) }},
+		{"retain context", func() int32 { return d.api.retain(&d.context, 0) }},
+		{"set context", func() int32 { return d.api.setCurrent(d.context) }},
 		{"create stream", func() int32 { return d.api.streamCreate(&d.stream, nonBlocking) }},
 		{"create cuBLAS handle", func() int32 { return d.api.blasCreate(&d.blas) }},
 		{"set cuBLAS stream", func() int32 { return d.api.blasStream(d.blas, d.stream) }},
@@ -77,6 +79,14 @@ func (d *Device) start() error {
 		}
 	}
 	return nil
+}
+
+// Use calls f, in which the device can be used though this may be another goroutine than Open's; not both at once.
+func (d *Device) Use(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	d.api.setCurrent(d.context)
+	f()
 }
 
 // load makes a module's kernels launchable.

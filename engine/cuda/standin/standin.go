@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +49,8 @@ func Build(sanitize bool) (dir string, err error) {
 	return build(sanitize, nil)
 }
 
-// build is Build with kernels of a test's own: a file's name without ".cu" and its text.
-func build(sanitize bool, more map[string]string) (dir string, err error) {
+// build is Build, or a build with a test's own kernels instead: a file's name without ".cu" and its text.
+func build(sanitize bool, own map[string]string) (dir string, err error) {
 	if _, err := exec.LookPath("g++"); err != nil {
 		return "", ErrNoCompiler
 	}
@@ -64,7 +65,7 @@ func build(sanitize bool, more map[string]string) (dir string, err error) {
 	if err := os.MkdirAll(b.cache, 0o700); err != nil {
 		return "", err
 	}
-	units, err := b.units(more)
+	units, err := b.units(own)
 	if err != nil {
 		return "", err
 	}
@@ -81,7 +82,7 @@ type builder struct {
 type unit struct{ name, text string }
 
 // units is the runtime's files and one for each file of kernels.
-func (b *builder) units(more map[string]string) (units []unit, err error) {
+func (b *builder) units(own map[string]string) (units []unit, err error) {
 	headers := map[string]string{}
 	err = fs.WalkDir(sources, "cpp", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -105,8 +106,11 @@ func (b *builder) units(more map[string]string) (units []unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, text := range more {
-		families = append(families, unit{name, text})
+	if own != nil {
+		families = nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		families = append(families, unit{name, own[name]})
 	}
 	for _, k := range families {
 		units = append(units, unit{k.name + ".cu.cc", wrap(prologue, k)})

@@ -2,42 +2,51 @@ package standin
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"unsafe"
 
 	"lorad/engine/cuda/device"
+	"lorad/engine/cuda/kernels"
 )
 
 var broken = []string{"reversed", "missing_barrier", "divergent_barrier", "absent_thread", "absent_lane", "unnamed_lane", "uninitialised", "beyond_allocation",
-	"beyond_shared", "halves", "increment"}
+	"beyond_shared", "halves", "increment", "read_beyond"}
 
-// open is a stand-in with the kernels of testdata/broken.cu.
-func open(t *testing.T, opt Options) *Device {
+var sanitize = flag.Bool("sanitize", false, "this process has AddressSanitizer's library loaded")
+
+// start is a stand-in with the kernels of testdata/broken.cu.
+func start(t *testing.T, opt Options) *Device {
+	t.Helper()
+	opt.Dir = libraries(t, *sanitize)
+	ptx := fakePTX(broken, ".u64", ".u32")
+	d, err := open(opt, []kernels.Module{{Name: "broken", PTX: ptx, Kernels: broken}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() }) // a failed kernel's error comes again
+	return d
+}
+
+func libraries(t *testing.T, sanitize bool) string {
 	t.Helper()
 	text, err := os.ReadFile("testdata/broken.cu")
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt.Dir, err = build(false, map[string]string{"broken": string(text)})
+	dir, err := build(sanitize, map[string]string{"broken": string(text)})
 	if errors.Is(err, ErrNoCompiler) {
 		t.Skip("the stand-in GPU is built with g++, which is not here")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := Open(opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() }) // a failed kernel's error comes again
-	if err := d.load(fakePTX(broken, ".u64", ".u32"), broken); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return dir
 }
 
 // fakePTX is as much of PTX as the stand-in reads.
@@ -90,7 +99,7 @@ func TestMistakesAreErrors(t *testing.T) {
 		"beyond_shared":     {"beyond its dynamic shared memory"},
 	} {
 		for _, order := range []uint32{0, 1, 99} {
-			d := open(t, Options{Order: order})
+			d := start(t, Options{Order: order})
 			p := numbers(t, d, 64)
 			if err := d.Launch(kernel, device.Grid{Threads: 64}, p, 64); err != nil {
 				t.Fatal(err)
@@ -114,7 +123,7 @@ func TestOrdersShowAMissingBarrier(t *testing.T) {
 	wrong := map[string]int{}
 	for _, kernel := range []string{"reversed", "missing_barrier"} {
 		for _, order := range []uint32{0, 1, 99} {
-			d := open(t, Options{Order: order})
+			d := start(t, Options{Order: order})
 			p := numbers(t, d, 64)
 			if err := d.Launch(kernel, device.Grid{Threads: 64}, p, 64); err != nil {
 				t.Fatal(err)
@@ -133,7 +142,7 @@ func TestOrdersShowAMissingBarrier(t *testing.T) {
 }
 
 func TestSharedMemoryHoldsNaN(t *testing.T) {
-	d := open(t, Options{})
+	d := start(t, Options{})
 	p := numbers(t, d, 64)
 	for _, kernel := range []string{"reversed", "uninitialised"} { // the first leaves numbers in its own shared memory
 		if err := d.Launch(kernel, device.Grid{Threads: 64}, p, 64); err != nil {
@@ -156,7 +165,7 @@ func TestSharedMemoryHoldsNaN(t *testing.T) {
 
 func TestExchangesOfSomeLanes(t *testing.T) {
 	for _, order := range []uint32{0, 1, 99} {
-		d := open(t, Options{Order: order})
+		d := start(t, Options{Order: order})
 		p := numbers(t, d, 32)
 		if err := d.Launch("halves", device.Grid{Threads: 32}, p, 32); err != nil {
 			t.Fatal(err)
@@ -175,7 +184,7 @@ func TestExchangesOfSomeLanes(t *testing.T) {
 }
 
 func TestGraphs(t *testing.T) {
-	d := open(t, Options{})
+	d := start(t, Options{})
 	p := numbers(t, d, 100)
 	n := 100
 	g, err := d.Record(func() error {
@@ -215,7 +224,7 @@ func f32(p device.Ptr) device.Matrix { return device.Matrix{At: p, LD: 1, Type: 
 
 // A copy reads its source when somebody waits, as late as a GPU might.
 func TestCopiesAreLate(t *testing.T) {
-	d := open(t, Options{})
+	d := start(t, Options{})
 	p := numbers(t, d, 1)
 	src := []float32{1}
 	if err := d.api.check("upload", d.api.upload(uint64(p), unsafe.Pointer(&src[0]), 4, d.stream)); err != nil {
@@ -228,7 +237,7 @@ func TestCopiesAreLate(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	d := open(t, Options{Memory: 1 << 20})
+	d := start(t, Options{Memory: 1 << 20})
 	p := numbers(t, d, 64)
 	if _, err := d.Alloc(1 << 20); !errors.Is(err, device.ErrOutOfMemory) {
 		t.Errorf("more than there is: %v", err)
@@ -257,7 +266,7 @@ func TestRefusals(t *testing.T) {
 
 // Row-major callers: every combination of transpositions and types, with gaps between rows that stay.
 func TestGemmRows(t *testing.T) {
-	d := open(t, Options{})
+	d := start(t, Options{})
 	const m, n, k, ld = 3, 5, 9, 11
 	for mode := range 8 {
 		transA, transB, beta := mode&1 != 0, mode&2 != 0, float32(mode>>2)
@@ -287,4 +296,27 @@ func index(trans bool, row, col, ld int) int {
 		row, col = col, row
 	}
 	return row*ld + col
+}
+
+// A read outside an allocation changes nothing that could be compared; AddressSanitizer ends the process, so another one makes it.
+func TestAddressSanitizerSeesReads(t *testing.T) {
+	if *sanitize {
+		d := start(t, Options{})
+		p := numbers(t, d, 63)
+		if err := errors.Join(d.Launch("read_beyond", device.Grid{Threads: 63}, p, 63), d.Sync()); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	libraries(t, true)
+	library, err := exec.Command("g++", "-print-file-name=libasan.so").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestAddressSanitizerSeesReads$", "-sanitize")
+	child.Env = append(os.Environ(), "LD_PRELOAD="+strings.TrimSpace(string(library)), "ASAN_OPTIONS=detect_leaks=0:handle_segv=0")
+	out, err := child.CombinedOutput()
+	if text := string(out); err == nil || !strings.Contains(text, "AddressSanitizer: use-after-poison") || !strings.Contains(text, "broken.cu:44") {
+		t.Errorf("%v, want AddressSanitizer's report of broken.cu:44:\n%s", err, text)
+	}
 }

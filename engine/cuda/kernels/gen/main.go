@@ -4,10 +4,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -89,11 +91,34 @@ func write(c *nvrtc, source, text string, check bool) error {
 	return nil
 }
 
+var (
+	ofKernel  = regexp.MustCompile(`Compiling entry function '(\w+)'`)
+	ofSpills  = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loads`)
+	ofNumbers = regexp.MustCompile(`Used (\d+) registers(?:, (\d+) bytes smem)?`)
+)
+
+// report prints a row for each kernel: name, architecture, registers, bytes of static shared memory. A spill is an error: none of these kernels needs one.
 func report(c *nvrtc, source, text, arch string) error {
 	_, log, err := c.compile(text, "--gpu-architecture="+arch, "--std=c++17", "--ptxas-options=-v")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("# %s %s\n%s\n", filepath.Base(source), arch, log)
+	var kernel string
+	var kernels int
+	for _, line := range strings.Split(log, "\n") {
+		if m := ofKernel.FindStringSubmatch(line); m != nil {
+			kernel = m[1]
+		}
+		if m := ofSpills.FindStringSubmatch(line); m != nil && (m[1] != "0" || m[2] != "0") {
+			return fmt.Errorf("%s on %s spills %s bytes and loads %s", kernel, arch, m[1], m[2])
+		}
+		if m := ofNumbers.FindStringSubmatch(line); m != nil {
+			fmt.Printf("%s %s %s %s\n", kernel, arch, m[1], cmp.Or(m[2], "0"))
+			kernels++
+		}
+	}
+	if want := strings.Count(text, "extern \"C\" __global__ "); kernels != want {
+		return fmt.Errorf("ptxas told of %d kernels, want %d:\n%s", kernels, want, log)
+	}
 	return nil
 }

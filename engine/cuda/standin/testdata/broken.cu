@@ -40,6 +40,10 @@ extern "C" __global__ void uninitialised(float* x, int n) {
 
 extern "C" __global__ void beyond_allocation(float* x, int n) { x[threadIdx.x + 1] = 1; }
 
+extern "C" __global__ void read_beyond(float* x, int n) {
+    x[threadIdx.x] = x[threadIdx.x + 1];
+}
+
 extern "C" __global__ void beyond_shared(float* x, int n) { ((float*)EMULATED_DYNAMIC_SHARED)[threadIdx.x] = x[threadIdx.x]; }
 
 // halves sums each half of a warp by itself: exchanges of some lanes only.
