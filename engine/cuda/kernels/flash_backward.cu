@@ -33,11 +33,39 @@ struct BackwardArguments {
     int window;
 };
 
+// differentiate_rows turns scores into ds; the rows are queries, whose lse is in units of log 2.
+template <int M, int N>
+static __device__ __forceinline__ void differentiate_rows(float (&s)[M][N][4], const float (&dp)[M][N][4], const float (&lse2)[M][2], const float (&delta)[M][2],
+                                                          float unit) {
+#pragma unroll
+    for (int i = 0; i < M * N * 4; i++) {
+        int m = i / (N * 4), n = i / 4 % N, j = i % 4, h = j / 2;
+        s[m][n][j] = power_of_two(s[m][n][j] * unit - lse2[m][h]) * (dp[m][n][j] - delta[m][h]);
+    }
+}
+
+// differentiate_columns turns scores into p, and dp into ds; the columns are queries. Shared memory holds the lse of the lane's first query, of its
+// neighbours, and QUERIES floats further their deltas.
+template <int QUERIES, int M, int N>
+static __device__ __forceinline__ void differentiate_columns(float (&s)[M][N][4], float (&dp)[M][N][4], Shared lse, float unit) {
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        float column_lse[2], delta[2];
+        load_two_floats(column_lse, lse + 4 * 8 * n);
+        load_two_floats(delta, lse + 4 * 8 * n + 4 * QUERIES);
+#pragma unroll
+        for (int i = 0; i < 4 * M; i++) {
+            int m = i / 4, j = i % 4;
+            s[m][n][j] = power_of_two(s[m][n][j] * unit - column_lse[j % 2] * LOG2_E);
+            dp[m][n][j] = s[m][n][j] * (dp[m][n][j] - delta[j % 2]);
+        }
+    }
+}
+
 // The gradient of 16*M*WARPS queries of a head. Grid: x = heads, y = the list's length.
 template <int D, int KEYS, int CHUNK, int M, int WARPS, bool KEEP>
 static __device__ __forceinline__ void flash_backward_q(const BackwardArguments& a) {
     const int THREADS = WARPS * WARP, ROWS = WARPS * 16 * M, TILE = KEYS * 2 * D;
-    const float unit = a.scale * LOG2_E;
     Part part = part_of(a.parts);
     if (part.end == 0) return;
     int head = blockIdx.x, lane = threadIdx.x % WARP, g = lane / 4;
@@ -84,11 +112,7 @@ static __device__ __forceinline__ void flash_backward_q(const BackwardArguments&
             score(s, q, stage, c);
             score(dp, grad, stage + TILE, c);
             if (!all_see(warp_first, 16 * M, key, CHUNK, window)) hide<false>(s, warp_first, key, window);
-#pragma unroll
-            for (int i = 0; i < M * CHUNK / 2; i++) {
-                int m = i / (CHUNK / 2), n = i / 4 % (CHUNK / 8), j = i % 4, h = j / 2;
-                s[m][n][j] = power_of_two(s[m][n][j] * unit - lse2[m][h]) * (dp[m][n][j] - row_delta[m][h]);
-            }
+            differentiate_rows(s, dp, lse2, row_delta, a.scale * LOG2_E);
             weigh<D>(dq, s, stage, c);
         }
     }
@@ -109,7 +133,6 @@ static __device__ __forceinline__ void load_queries(const BackwardArguments& a, 
 template <int D, int QUERIES, int CHUNK, int M, int WARPS, bool KEEP>
 static __device__ __forceinline__ void flash_backward_kv(const BackwardArguments& a) {
     const int THREADS = WARPS * WARP, KEYS = WARPS * 16 * M, TILE = QUERIES * 2 * D, STAGE = 2 * TILE + 8 * QUERIES;
-    const float unit = a.scale * LOG2_E;
     Part part = part_of(a.parts);
     if (part.end == 0) return;
     int kv_head = blockIdx.x, group = a.heads / a.kv_heads, t = threadIdx.x % 4;
@@ -147,18 +170,7 @@ static __device__ __forceinline__ void flash_backward_kv(const BackwardArguments
             score(s, k, stage, c);
             score(dp, v, stage + TILE, c);
             if (!all_see(query, CHUNK, warp_first, 16 * M, window)) hide<true>(s, query, warp_first, window);
-#pragma unroll
-            for (int n = 0; n < CHUNK / 8; n++) {
-                float row_lse[2], row_delta[2];
-                load_two_floats(row_lse, stage + 2 * TILE + 4 * (c + 8 * n + 2 * t));
-                load_two_floats(row_delta, stage + 2 * TILE + 4 * QUERIES + 4 * (c + 8 * n + 2 * t));
-#pragma unroll
-                for (int i = 0; i < 4 * M; i++) {
-                    int m = i / 4, j = i % 4;
-                    s[m][n][j] = power_of_two(s[m][n][j] * unit - row_lse[j % 2] * LOG2_E);
-                    dp[m][n][j] = s[m][n][j] * (dp[m][n][j] - row_delta[j % 2]);
-                }
-            }
+            differentiate_columns<QUERIES>(s, dp, stage + 2 * TILE + 4 * (c + 2 * t), a.scale * LOG2_E);
             weigh<D>(dv, s, stage + TILE, c);
             weigh<D>(dk, dp, stage, c);
         }

@@ -33,13 +33,33 @@ static __device__ __forceinline__ void soften(RowStatistics<M>& rows, float (&s)
         }
 }
 
+template <int M> static __device__ __forceinline__ void clear(RowStatistics<M>& rows) {
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) rows.largest[i / 2][i % 2] = MINUS_INFINITY, rows.sum[i / 2][i % 2] = 0;
+}
+
+// finish writes the lse of a warp's rows and gives what to multiply their sums by.
+template <int M>
+static __device__ __forceinline__ void finish(float (&factor)[M][2], float* lse, const RowStatistics<M>& rows, int first, int end, float scale) {
+    int lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+        float sum = rows.sum[i / 2][i % 2];
+        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
+        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
+        factor[i / 2][i % 2] = 1 / sum;
+        int row = first + 8 * i + lane / 4;
+        if (lane % 4 == 0 && row < end) lse[row] = rows.largest[i / 2][i % 2] * scale + logf(sum);
+    }
+}
+
 template <int D, int KEYS, int M, bool KEEP>
 static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, const int* parts, bf16* o, int ldo, float* lse, int rows, int heads,
                                                      int kv_heads, float scale, int window) {
     const int THREADS = 4 * WARP, ROWS = 4 * 16 * M, TILE = KEYS * 2 * D;
     Part part = part_of(parts);
     if (part.end == 0) return;
-    int head = blockIdx.x, lane = threadIdx.x % WARP, warp_row = threadIdx.x / WARP * 16 * M, warp_first = part.first + warp_row;
+    int head = blockIdx.x, warp_row = threadIdx.x / WARP * 16 * M, warp_first = part.first + warp_row;
     const bf16* k = qkv + (heads + head / (heads / kv_heads)) * D;
     const bf16* v = k + kv_heads * D;
     window = window_of(window, rows);
@@ -55,8 +75,7 @@ static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, co
     float sums[M][D / 8][4];
     RowStatistics<M> statistics;
     zero(sums);
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) statistics.largest[i / 2][i % 2] = MINUS_INFINITY, statistics.sum[i / 2][i % 2] = 0;
+    clear(statistics);
 
     for (int tile = tiles.from; tile < tiles.to; tile++) {
         int first_key = part.begin + tile * KEYS;
@@ -77,15 +96,7 @@ static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, co
     }
 
     float factor[M][2];
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        float sum = statistics.sum[i / 2][i % 2];
-        sum += __shfl_xor_sync(ALL_LANES, sum, 1);
-        sum += __shfl_xor_sync(ALL_LANES, sum, 2);
-        factor[i / 2][i % 2] = 1 / sum;
-        int row = warp_first + 8 * i + lane / 4;
-        if (lane % 4 == 0 && row < part.end) lse[(long long)head * rows + row] = statistics.largest[i / 2][i % 2] * scale + logf(sum);
-    }
+    finish(factor, lse + (long long)head * rows, statistics, warp_first, part.end, scale);
     store_rows<D>(o + head * D, ldo, warp_first, part.end, sums, factor, queries, warp_row);
 }
 
