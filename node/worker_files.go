@@ -76,7 +76,9 @@ func (w *worker) restore(spec *proto.Spec) error {
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return fmt.Errorf("output_dir: %w", err)
 	}
-	rep := replica.New(w.trainer, w.recipe.Rule())
+	rule := w.recipe.Rule()
+	rule.Threads = w.node.threads()
+	rep := replica.New(w.trainer, rule)
 	done, passed := checkpoint.Restore(w.dir, spec.Run, w.heard().Step, rep)
 	for _, err := range passed {
 		w.log.Warn("checkpoint passed over", "err", err)

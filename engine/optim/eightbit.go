@@ -66,47 +66,78 @@ func (o *EightBit) Visit(floats func([]float32), bytes func([]byte)) {
 }
 
 // Step updates tensor by tensor, block by block.
-func (o *EightBit) Step(p, g []float32, lr float64, t int) {
+func (o *EightBit) Step(p, g []float32, lr float64, t int) { inTurn(o.Pieces(p, g, lr, t)) }
+
+// Pieces cuts large tensors between blocks; a small one is a piece of its own.
+func (o *EightBit) Pieces(p, g []float32, lr float64, t int) (out []func()) {
 	m, v, sm, sv := o.m, o.v, o.smallM, o.smallV
 	for _, part := range o.parts {
 		s := o.rule.of(part).scalars8(float32(lr*part.Rate), t)
-		n := part.Len
-		if n < small8 {
-			s.step(p[:n], g[:n], sm[:n], sv[:n])
-			sm, sv = sm[n:], sv[n:]
-		} else {
-			for i := 0; i < n; i += block8 {
-				to := min(i+block8, n)
-				o.block(&s, p[i:to], g[i:to], &m, &v)
-			}
+		p, g := take(&p, part.Len), take(&g, part.Len)
+		if part.Len < small8 {
+			m, v := take(&sm, part.Len), take(&sv, part.Len)
+			out = append(out, func() { s.step(p, g, m, v) })
+			continue
 		}
-		p, g = p[n:], g[n:]
+		for len(p) > 0 {
+			n := min(pieceLen, len(p))
+			p, g, m, v := take(&p, n), take(&g, n), m.take(n), v.take(n)
+			out = append(out, func() { o.blocks(&s, p, g, m, v) })
+		}
+	}
+	return out
+}
+
+// take cuts the first n elements off.
+func take(x *[]float32, n int) []float32 {
+	head := (*x)[:n]
+	*x = (*x)[n:]
+	return head
+}
+
+// take cuts the blocks of the first n elements off.
+func (m *moment) take(n int) moment {
+	k := (n + block8 - 1) / block8
+	head := moment{m.codes[:n], m.absmax[:k]}
+	m.codes, m.absmax = m.codes[n:], m.absmax[k:]
+	return head
+}
+
+func (o *EightBit) blocks(s *scalars8, p, g []float32, m, v moment) {
+	for len(p) > 0 {
+		n := min(block8, len(p))
+		o.block(s, take(&p, n), take(&g, n), m.take(n), v.take(n))
 	}
 }
 
-// block takes the moments of one block apart, steps, and puts them together again; m and v move on to the next block.
-func (o *EightBit) block(s *scalars8, p, g []float32, m, v *moment) {
+// block takes the moments of one block apart, steps, and puts them together again.
+func (o *EightBit) block(s *scalars8, p, g []float32, m, v moment) {
 	n := len(p)
-	var first, second [block8]float32
-	for i := range n {
-		first[i] = o.signed.Map[m.codes[i]] * m.absmax[0]
-		second[i] = o.unsigned.Map[v.codes[i]] * v.absmax[0]
+	var memory [2][block8]float32
+	first, second := memory[0][:n], memory[1][:n]
+	scale1, scale2 := m.absmax[0], v.absmax[0]
+	for i, c := range m.codes {
+		first[i] = o.signed.Map[c] * scale1
 	}
-	s.step(p, g, first[:n], second[:n])
-	m.absmax[0], v.absmax[0] = largest(first[:n]), largest(second[:n])
-	for i := range n {
-		m.codes[i] = o.signedCode(first[i], m.absmax[0])
-		v.codes[i] = o.unsigned.Nearest(second[i] / v.absmax[0])
+	for i, c := range v.codes {
+		second[i] = o.unsigned.Map[c] * scale2
 	}
-	*m = moment{m.codes[n:], m.absmax[1:]}
-	*v = moment{v.codes[n:], v.absmax[1:]}
+	s.step(p, g, first, second)
+	scale1, scale2 = largest(first), largest(second)
+	m.absmax[0], v.absmax[0] = scale1, scale2
+	for i, x := range first {
+		m.codes[i] = o.signedCode(x, scale1)
+	}
+	for i, x := range second {
+		v.codes[i] = o.unsigned.Nearest(x / scale2)
+	}
 }
 
 // signedCode is the nearest code, moved by one if it would change the sign. In a block of zeros that is code 255, as in the kernel.
 func (o *EightBit) signedCode(x, absmax float32) uint8 {
 	c := o.signed.Nearest(x / absmax)
-	switch negative := math.Signbit(float64(x)); {
-	case math.Signbit(float64(o.signed.Map[c])) == negative:
+	switch {
+	case (math.Float32bits(o.signed.Map[c])^math.Float32bits(x))>>31 == 0:
 		return c
 	case x > 0:
 		return c + 1
@@ -116,11 +147,11 @@ func (o *EightBit) signedCode(x, absmax float32) uint8 {
 }
 
 func largest(x []float32) float32 {
-	var top float32
+	var top uint32 // magnitudes are ordered as their bits are; there is no NaN among them
 	for _, v := range x {
-		top = max(top, v, -v)
+		top = max(top, math.Float32bits(v)&^(1<<31))
 	}
-	return top
+	return math.Float32frombits(top)
 }
 
 // scalars8 are what a step of the kernel needs besides the vectors. It works them out in f32 from betas in f32; so do these, but for the
@@ -145,6 +176,12 @@ func (o AdamW) scalars8(lr float32, t int) scalars8 {
 
 // step changes p, m and v. An element whose gradient is no number is left alone and forgets its moments.
 func (s *scalars8) step(p, g, m, v []float32) {
+	n := stepVector8(s, p, g, m, v)
+	s.stepEach(p[n:], g[n:], m[n:], v[n:])
+}
+
+// stepEach is the loop in Go: all of it where there is no assembly, and what the assembly is tested against.
+func (s *scalars8) stepEach(p, g, m, v []float32) {
 	for i, gi := range g {
 		if gi-gi != 0 { // NaN or infinite
 			m[i], v[i] = 0, 0

@@ -173,6 +173,77 @@ func TestVisitCoversTheState(t *testing.T) {
 	}
 }
 
+// Pieces may be done in any order, and what the vector units do is what the loop does, infinities and NaN included.
+func TestPiecesInAnyOrder(t *testing.T) {
+	rule := AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.1}
+	parts := []Part{{Len: 100, Rate: 1}, {Len: 2*pieceLen + 777, Rate: 2}, {Len: 5, Rate: 1, NoDecay: true}, {Len: 5000, Rate: 1}}
+	for name, make := range map[string]func() Optimizer{
+		"plain": func() Optimizer { return NewPlain(rule, parts) }, "8-bit": func() Optimizer { return NewEightBit(rule, parts) },
+	} {
+		a, b := make(), make()
+		p, g := odd(100+2*pieceLen+777+5+5000, 3), odd(100+2*pieceLen+777+5+5000, 5)
+		q := slices.Clone(p)
+		for step := range 3 {
+			if name == "8-bit" {
+				g[step], g[200+step] = float32(math.NaN()), float32(math.Inf(1-2*(step%2)))
+			}
+			a.Step(p, g, 1e-2, step+1)
+			pieces := b.Pieces(q, g, 1e-2, step+1)
+			if len(pieces) < 5 {
+				t.Fatalf("%s: %d pieces", name, len(pieces))
+			}
+			for _, f := range slices.Backward(pieces) {
+				f()
+			}
+		}
+		if !slices.Equal(p, q) || stateHash(a) != stateHash(b) {
+			t.Errorf("%s: the order of the pieces shows", name)
+		}
+	}
+}
+
+func TestVectorStepIsTheLoop(t *testing.T) {
+	s := AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.1}.scalars8(1e-2, 7)
+	for _, n := range []int{1, 7, 8, 9, 64, 255, 256} {
+		p, g, m, v := odd(n, 1), odd(n, 2), odd(n, 3), odd(n, 4)
+		for i := range v {
+			v[i] *= v[i]
+		}
+		g[0], g[n/2] = float32(math.NaN()), float32(math.Inf(-1))
+		p2, m2, v2 := slices.Clone(p), slices.Clone(m), slices.Clone(v)
+		s.step(p, g, m, v)
+		s.stepEach(p2, g, m2, v2)
+		if !slices.Equal(p, p2) || !slices.Equal(m, m2) || !slices.Equal(v, v2) {
+			t.Errorf("%d elements: the vector units compute something else", n)
+		}
+	}
+}
+
+// odd is n numbers of all magnitudes.
+func odd(n int, seed uint32) []float32 {
+	x := make([]float32, n)
+	for i := range x {
+		seed = seed*1664525 + 1013904223
+		x[i] = float32(int32(seed)>>8) * 1e-6 / float32(1+i%1000)
+	}
+	return x
+}
+
+func stateHash(o Optimizer) (h uint64) {
+	add := func(b uint32) { h = h*1099511628211 + uint64(b) }
+	o.Visit(func(x []float32) {
+		for _, f := range x {
+			add(math.Float32bits(f))
+		}
+	}, func(b []byte) {
+		for _, c := range b {
+			add(uint32(c))
+		}
+	})
+	return h
+}
+
+// BenchmarkEightBit is a step of a million parameters in one thread; BenchmarkAdamW is the same with moments in f32.
 func BenchmarkEightBit(b *testing.B) {
 	const n = 1 << 20
 	p, g := make([]float32, n), make([]float32, n)

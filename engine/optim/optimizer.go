@@ -4,6 +4,8 @@ package optim
 type Optimizer interface {
 	// Step applies update t (1 for the first) with learning rate lr.
 	Step(p, g []float32, lr float64, t int)
+	// Pieces is Step cut into pieces that are independent of each other: each is to be done once, in any order, on any thread.
+	Pieces(p, g []float32, lr float64, t int) []func()
 	// Visit passes all state in a fixed order, to be hashed, written or overwritten in place.
 	Visit(floats func([]float32), bytes func([]byte))
 	// Exponents writes how large the gradients of each parameter have been, as a power of two, after t updates.
@@ -42,13 +44,29 @@ func NewPlain(rule AdamW, parts []Part) *Plain {
 	return o
 }
 
+// pieceLen is the most elements of one piece: enough to be worth a thread's while, and a multiple of block8.
+const pieceLen = 1 << 15
+
 // Step is AdamW.Step, part by part.
-func (o *Plain) Step(p, g []float32, lr float64, t int) {
+func (o *Plain) Step(p, g []float32, lr float64, t int) { inTurn(o.Pieces(p, g, lr, t)) }
+
+// Pieces cuts parts at every pieceLen elements; where a vector is cut makes no difference to AdamW.Step.
+func (o *Plain) Pieces(p, g []float32, lr float64, t int) (out []func()) {
 	at := 0
 	for _, part := range o.parts {
-		to := at + part.Len
-		o.rule.of(part).Step(p[at:to], g[at:to], o.m[at:to], o.v[at:to], float32(lr*part.Rate), t)
-		at = to
+		rule, rate := o.rule.of(part), float32(lr*part.Rate)
+		for end := at + part.Len; at < end; {
+			from, to := at, min(at+pieceLen, end)
+			out = append(out, func() { rule.Step(p[from:to], g[from:to], o.m[from:to], o.v[from:to], rate, t) })
+			at = to
+		}
+	}
+	return out
+}
+
+func inTurn(pieces []func()) {
+	for _, f := range pieces {
+		f()
 	}
 }
 

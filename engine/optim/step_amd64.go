@@ -30,6 +30,19 @@ func scaleVector(g []float32, f float32) int {
 	return n
 }
 
+//go:noescape
+func stepEight(n int, s *scalars8, p, grad, m, v *float32)
+
+// stepVector8 is stepVector for moments in 8 bits.
+func stepVector8(s *scalars8, p, g, m, v []float32) int {
+	n := len(p) &^ 7
+	if n == 0 || !cpu.X86.HasAVX2 {
+		return 0
+	}
+	stepEight(n, s, &p[0], &g[0], &m[0], &v[0])
+	return n
+}
+
 // stepVector does the leading elements of a step and says how many.
 func stepVector(s *scalars, p, g, m, v []float32) int {
 	n := len(p) &^ 7

@@ -15,6 +15,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"lorad/engine"
 	"lorad/engine/optim"
@@ -29,6 +30,7 @@ type Rule struct {
 	Schedule optim.Schedule
 	MaxNorm  float64   // clip by global L2 norm; 0 = do not clip
 	Best     best.Rule // when the run ends early, and whether the best parameters are kept
+	Threads  int       // that a step is shared out to; 0 = 1
 	Skips    int       // steps in a row that may be skipped because a gradient is not finite; 0 = none
 }
 
@@ -87,11 +89,27 @@ func (r *Replica) Step(grad []float32) (norm, rate float64) {
 	}
 	r.settle()
 	rate = r.rule.Schedule.LR(int(r.done))
-	r.optim.Step(r.trainer.Params(), grad, rate, r.updates()+1)
+	share(r.rule.Threads, r.optim.Pieces(r.trainer.Params(), grad, rate, r.updates()+1))
 	r.trainer.Changed()
 	r.done++
 	r.history.row = 0
 	return norm, rate
+}
+
+// share does independent pieces of work on so many threads.
+func share(threads int, pieces []func()) {
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(len(pieces)); i = next.Add(1) - 1 {
+			pieces[i]()
+		}
+	}
+	var all sync.WaitGroup
+	for range min(threads, len(pieces)) - 1 {
+		all.Go(work)
+	}
+	work()
+	all.Wait()
 }
 
 // Units writes, for each parameter, the exponent of a unit in which its gradient can be rounded: 2^-bits of the root of its
