@@ -245,13 +245,16 @@ func (g *product) dots(b *stored) {
 
 // compute shares the pieces of C among the threads.
 func (g *product) compute() {
-	if g.m*g.n*g.k < splitWork || g.ops.team.threads == 1 {
+	if g.m*g.n*g.k < splitWork {
 		g.alone()
 		return
 	}
-	g.rows, g.cols = g.grid(g.ops.team.threads)
+	g.rows, g.cols = g.m, g.n
+	if g.ops.team.threads > 1 {
+		g.rows, g.cols = g.grid(g.ops.team.threads)
+	}
 	down, across := (g.m+g.rows-1)/g.rows, (g.n+g.cols-1)/g.cols
-	if g.format == pairs && across > 2 && g.m >= g.wide.rows {
+	if slab := g.format.slab(); g.format == pairs && g.m >= g.wide.rows && across*((g.cols+slab-1)/slab) > 2 {
 		g.roundAll()
 	}
 	g.ops.team.run(across*down, g)

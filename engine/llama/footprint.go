@@ -44,10 +44,20 @@ func Measure(cfg model.Config, ad Adapter, threads int, largest Batch) (Footprin
 	m.Prepare(largest, 1<<62)
 	f.Step -= int64(f.Layers) * f.Layer
 	f.Step += int64(threads) * int64(2*queryBlock*largest.Longest) * 4 // scores
+	f.Step += m.rounded(largest, ad.Precision)
 	if !ad.Full {
 		f.Base = baseBytes(cfg, ad)
 	}
 	return f, nil
+}
+
+// rounded is where products in bf16 put their rounded activations, if C has more than two slabs of 512 columns: the widest input of a layer, or the
+// gradients of a chunk of logits.
+func (m *Model[T]) rounded(largest Batch, precision kernel.Precision) int64 {
+	if precision != kernel.BF16 || m.cfg.HiddenSize <= 1024 {
+		return 0
+	}
+	return 2 * int64(max(largest.Rows*m.widest(), min(m.headChunk(), largest.Labelled)*m.cfg.VocabSize))
 }
 
 // Prepare takes the memory for steps of micro-batches up to that size. Layers whose activations have no room in the budget (bytes) keep
