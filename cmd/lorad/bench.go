@@ -20,6 +20,8 @@ type benchCmd struct {
 	Quick   bool   `help:"A quarter of the tokens and of the time: done in 40 s."`
 	Case    string `help:"Only this kind of step, MODEL/DTYPE/ADAPTER as the table names it." placeholder:"CASE"`
 	Threads int    `help:"Threads (default: all cores)." placeholder:"N"`
+	GPU     string `help:"Steps on this machine's GPU instead: all kinds, or one, DTYPE/SEQUENCESxLENGTH such as bf16/4x512." placeholder:"all|CASE"`
+	Tiny    bool   `help:"With --gpu: a model of a few thousand parameters, to see that all runs." hidden:""`
 	Steps   bool   `help:"Make one step of --case for each line on standard input, and print it as a line of JSON." hidden:""`
 }
 
@@ -55,6 +57,9 @@ type benchStep struct {
 }
 
 func (b benchCmd) Run(a *app) error {
+	if b.GPU != "" {
+		return b.onGPU(a)
+	}
 	cases := bench.Cases()
 	if b.Case != "" {
 		c, err := bench.ParseCase(b.Case)

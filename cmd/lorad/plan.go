@@ -22,8 +22,9 @@ import (
 )
 
 type planCmd struct {
-	Job     string `arg:"" help:"Job file (YAML). The base model's folder needs no more than its config.json."`
-	Threads int    `help:"Threads of the engine (default: all cores)." placeholder:"N"`
+	Job     string  `arg:"" help:"Job file (YAML). The base model's folder needs no more than its config.json."`
+	Threads int     `help:"Threads of the engine (default: all cores)." placeholder:"N"`
+	VRAM    float64 `name:"gpu-memory" help:"Plan for a GPU with so many GB free too (default: this machine's, if it has one)." placeholder:"GB"`
 }
 
 // planned is what lorad plan -o json prints. Bytes.
@@ -37,6 +38,7 @@ type planned struct {
 	Steps      int          `json:"steps,omitempty"`
 	StepS      float64      `json:"step_seconds,omitempty"` // on this machine, roughly
 	Nodes      []nodeMemory `json:"nodes"`
+	GPU        *gpuMemory   `json:"gpu,omitempty"`
 }
 
 type nodeMemory struct {
@@ -70,6 +72,9 @@ func (p planCmd) Run(a *app) error {
 		n.Fits = n.Spare == 0 || n.Bytes.Peak <= n.Spare
 		out.Trainable = n.Bytes.Trainable
 		out.Nodes = append(out.Nodes, n)
+	}
+	if out.GPU, err = p.gpu(j, r, cfg); err != nil {
+		return usage(err)
 	}
 	out.Share = float64(out.Trainable) / float64(out.Parameters)
 	return a.print(out, func(w io.Writer) { out.table(w) })
@@ -198,6 +203,9 @@ func (p planned) table(w io.Writer) {
 	t.Flush()
 	for _, n := range p.Nodes {
 		n.remarks(w)
+	}
+	if p.GPU != nil {
+		p.GPU.print(w)
 	}
 }
 

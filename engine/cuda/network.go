@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,10 +56,13 @@ type network struct {
 	nested     bool // and their scales in eight bits
 }
 
+// ErrUnsupported is in every error that says that this engine does not compute what is asked for.
+var ErrUnsupported = errors.New("cuda")
+
 // newNetwork refuses, by name, what this engine does not compute. The CPU engine computes it all.
 func newNetwork(cfg model.Config, ad llama.Adapter) (*network, error) {
 	if err := supported(cfg, ad); err != nil {
-		return nil, fmt.Errorf("cuda: %w; device: cpu trains it", err)
+		return nil, fmt.Errorf("%w: %w; device: cpu trains it", ErrUnsupported, err)
 	}
 	layout, err := llama.Layout(cfg, ad)
 	if err != nil {
@@ -94,6 +98,9 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{len(lc.ModulesToSave) > 0, "modules_to_save"},
 		{ad.LoRA != nil && lc.Match("lm_head"), "an adapter on lm_head"},
 		{cfg.GELU || cfg.NormPlusOne || cfg.PostNorms || cfg.EmbedScale != 0, "Gemma"},
+		{cfg.AttnSoftcap != 0 || cfg.LogitSoftcap != 0, "soft caps (Gemma 2)"},
+		{cfg.RotaryDim != 0 && cfg.RotaryDim != cfg.HeadDim, "partial rotary embeddings"},
+		{cfg.RopeScaling.Type == "longrope", "longrope"},
 		{cfg.Fused, "fused projections (Phi-3)"},
 		{cfg.QKNorm, "norms of the heads (Qwen3)"},
 		{cfg.OutBias || cfg.MLPBias, "biases but those of q, k and v"},

@@ -414,6 +414,9 @@ func TestRefusals(t *testing.T) {
 		{func(c *model.Config, a *llama.Adapter) { c.QKNorm = true }, "Qwen3"},
 		{func(c *model.Config, a *llama.Adapter) { c.GELU = true }, "Gemma"},
 		{func(c *model.Config, a *llama.Adapter) { c.Fused = true }, "Phi-3"},
+		{func(c *model.Config, a *llama.Adapter) { c.RotaryDim = 32 }, "partial rotary"},
+		{func(c *model.Config, a *llama.Adapter) { c.LogitSoftcap = 30 }, "soft caps"},
+		{func(c *model.Config, a *llama.Adapter) { a.LoRA.Init = "pissa" }, "pissa"},
 	} {
 		cfg, ad := tiny(), llama.Adapter{LoRA: config(0, "q_proj"), Precision: kernel.BF16}
 		if err := Supports(cfg, ad); err != nil {

@@ -29,16 +29,17 @@ type Phases struct {
 
 // Sample is one step.
 type Sample struct {
-	Millis float64 `json:"ms"`
-	Tokens int     `json:"tokens"`
-	Useful float64 `json:"useful_gflop"`
-	RSSMB  float64 `json:"peak_rss_mb"` // of the process, so far
-	Phases Phases  `json:"phases_ms"`
+	Millis   float64 `json:"ms"`
+	Tokens   int     `json:"tokens"`
+	Gradient float64 `json:"gradient_ms"` // of which: until the gradient is there
+	Useful   float64 `json:"useful_gflop"`
+	RSSMB    float64 `json:"peak_rss_mb"` // of the process, so far
+	Phases   Phases  `json:"phases_ms"`
 }
 
 // Runner makes steps as a node in a ring of one does: gradient, exact sum, clipping, AdamW.
 type Runner struct {
-	trainer *llama.Model[float32]
+	trainer engine.Trainer
 	replica *replica.Replica
 	ring    *allreduce.Group
 	accum   *allreduce.Accum
@@ -64,11 +65,13 @@ func NewRunner(c Case, lengths []int, threads int) (*Runner, error) {
 		return nil, err
 	}
 	debug.SetMemoryLimit(plan.Limit())
-	if r.trainer, err = llama.New[float32](cfg, weights, shape.Adapter, cpu.New(threads)); err != nil {
+	m, err := llama.New[float32](cfg, weights, shape.Adapter, cpu.New(threads))
+	if err != nil {
 		return nil, err
 	}
-	r.trainer.Prepare(largest, plan.Keep())
-	r.trainer.SetProfile(&r.profile)
+	m.Prepare(largest, plan.Keep())
+	m.SetProfile(&r.profile)
+	r.trainer = m
 	return r, r.alone()
 }
 
@@ -120,6 +123,7 @@ func (r *Runner) Step() (Sample, error) {
 	}
 	r.replica.Step(r.sum.Grad)
 	s := Sample{Millis: millis(time.Since(began)), Tokens: len(r.batch.Tokens), Useful: r.useful / 1e9, RSSMB: PeakRSS() / 1e6}
+	s.Gradient = millis(computed.Sub(began))
 	s.Phases = phases(&r.profile)
 	s.Phases.Optimiser = millis(time.Since(computed))
 	return s, nil

@@ -43,7 +43,10 @@ const curveShape = `"vocab_size": 2048, "hidden_size": 64, "intermediate_size": 
 var curveFamilies = map[string]string{
 	"llama":   `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rope_theta": 10000.0, "tie_word_embeddings": true, ` + curveShape + `}`,
 	"mistral": `{"model_type": "mistral", "architectures": ["MistralForCausalLM"], "rope_theta": 10000.0, "sliding_window": 24, "tie_word_embeddings": false, ` + curveShape + `}`,
-	"qwen3":   `{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "rope_theta": 1000000.0, "tie_word_embeddings": true, ` + curveShape + `}`,
+	"wide": `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "rope_theta": 10000.0, "tie_word_embeddings": false, "vocab_size": 2048, "hidden_size": 128,
+"intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "hidden_act": "silu",
+"max_position_embeddings": 512, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "dtype": "bfloat16"}`, // heads that the GPU computes: see gpu_test.go
+	"qwen3": `{"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "rope_theta": 1000000.0, "tie_word_embeddings": true, ` + curveShape + `}`,
 }
 
 var curveKinds = map[string]string{
@@ -85,6 +88,9 @@ func TestOracleCurves(t *testing.T) {
 	if raced {
 		followCurve(t, "llama", "qlora8bit")
 		return
+	}
+	if *curvesDump != "" {
+		t.Run("wide-lorabf16", func(t *testing.T) { followCurve(t, "wide", "lorabf16") }) // what TestGPUCurve compares with
 	}
 	for _, family := range []string{"llama", "mistral", "qwen3"} {
 		for _, kind := range []string{"lora", "qlora", "qlorabf16", "qlora8bit", "lorabf16"} {
@@ -167,14 +173,20 @@ func randomBase(t *testing.T, config string) fstest.MapFS {
 // takeSteps does every step of the run's job, as a worker in a ring of one.
 func takeSteps(t *testing.T, r *run) {
 	t.Helper()
-	ring := must(allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}))(t)
-	defer ring.Close()
-	s := stepper{run: r, ring: ring, replica: replica.New(r.trainer, r.recipe.Rule())}
-	s.grad = make([]float32, len(r.trainer.Params()))
-	s.accum = allreduce.NewAccum(len(s.grad), r.recipe.MaxMicros(), -40)
+	s := newStepper(t, r)
 	for range r.recipe.Plan.Steps() {
 		s.step(t)
 	}
+}
+
+func newStepper(t *testing.T, r *run) *stepper {
+	t.Helper()
+	ring := must(allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{}))(t)
+	t.Cleanup(func() { ring.Close() })
+	s := &stepper{run: r, ring: ring, replica: replica.New(r.trainer, r.recipe.Rule())}
+	s.grad = make([]float32, len(r.trainer.Params()))
+	s.accum = allreduce.NewAccum(len(s.grad), r.recipe.MaxMicros(), -40)
+	return s
 }
 
 func compareLosses(t *testing.T, ours, theirs []float64, limits [2]float64) {

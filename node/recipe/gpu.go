@@ -6,6 +6,9 @@ import (
 
 	"lorad/engine/cuda"
 	"lorad/engine/cuda/device"
+	"lorad/engine/llama"
+	"lorad/job"
+	"lorad/model"
 )
 
 // OnGPU makes the engine on a device, with the initial parameters that Planned's has, and takes the memory of its steps. The error says
@@ -39,9 +42,19 @@ func (r *Recipe) OnGPU(open func() (device.Device, error)) (*cuda.Trainer, error
 
 // GPUMemory plans the memory of training on a GPU with so many bytes free (0: not known).
 func (r *Recipe) GPUMemory(free int64) (cuda.Plan, error) {
+	return r.gpuPlan(r.Base.Config(), r.Largest(), free)
+}
+
+// ForeseeGPU is GPUMemory as Foresee is Memory.
+func ForeseeGPU(j job.Job, cfg model.Config, free int64) (cuda.Plan, error) {
+	r, largest := foreseen(j)
+	return r.gpuPlan(cfg, largest, free)
+}
+
+func (r *Recipe) gpuPlan(cfg model.Config, largest llama.Batch, free int64) (cuda.Plan, error) {
 	ad, err := r.trained()
 	if err != nil {
 		return cuda.Plan{}, err
 	}
-	return cuda.NewPlan(r.Base.Config(), ad, r.Largest(), free)
+	return cuda.NewPlan(cfg, ad, largest, free)
 }

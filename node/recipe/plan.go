@@ -49,10 +49,15 @@ func (r *Recipe) Memory(threads int, spare int64) (estimate.Memory, error) {
 // Foresee is Memory for a model of which there is nothing but the shape, and for data that nobody has looked at: every example is as
 // long as it may be.
 func Foresee(j job.Job, cfg model.Config, threads int, spare int64) (estimate.Memory, error) {
+	r, largest := foreseen(j)
+	return r.plan(cfg, largest, 0, threads, spare)
+}
+
+// foreseen is a recipe without inputs, and the largest micro-batch there can be.
+func foreseen(j job.Job) (*Recipe, llama.Batch) {
+	j.LoraModelDir = "" // its shape is not known without reading it
 	rows := j.MicroBatchSize * j.SequenceLen
-	r := &Recipe{Job: j}
-	r.Job.LoraModelDir = "" // its shape is not known without reading it
-	return r.plan(cfg, llama.Batch{Rows: rows, Labelled: rows, Longest: j.SequenceLen}, 0, threads, spare)
+	return &Recipe{Job: j}, llama.Batch{Rows: rows, Labelled: rows, Longest: j.SequenceLen}
 }
 
 func (r *Recipe) plan(cfg model.Config, largest llama.Batch, data int64, threads int, spare int64) (estimate.Memory, error) {

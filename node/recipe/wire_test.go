@@ -25,10 +25,14 @@ type pair struct {
 }
 
 func newPair(tb testing.TB, r *recipe.Recipe, coarse bool) *pair {
+	return pairOf(tb, r, coarse, [2]engine.Trainer{must(r.Trainer(1))(tb), must(r.Trainer(1))(tb)})
+}
+
+func pairOf(tb testing.TB, r *recipe.Recipe, coarse bool, trainers [2]engine.Trainer) *pair {
 	p, links := &pair{recipe: r}, [2]allreduce.Links{make(allreduce.Links, 2), make(allreduce.Links, 2)}
 	links[0][1], links[1][0] = allreduce.Pipe()
 	for i := range 2 {
-		p.trainers[i] = must(r.Trainer(1))(tb)
+		p.trainers[i] = trainers[i]
 		p.replicas[i] = replica.New(p.trainers[i], r.Rule())
 		p.grad = make([]float32, len(p.trainers[i].Params()))
 		p.accums[i] = allreduce.NewAccum(len(p.grad), r.MaxMicros(), -40)

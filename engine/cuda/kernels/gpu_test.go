@@ -2,40 +2,30 @@ package kernels_test
 
 import (
 	"encoding/binary"
-	"errors"
-	"flag"
 	"math"
 	"math/rand/v2"
 	"testing"
 	"unsafe"
 
 	"lorad/engine/cuda/device"
+	"lorad/engine/cuda/gputest"
 	"lorad/engine/cuda/standin"
 	"lorad/engine/kernel"
 )
 
-// gpu is the stand-in, for one test. What its methods are given lives as long as the test.
+// gpu is the stand-in, or with -gpu this machine's, for one test. What its methods are given lives as long as the test.
 type gpu struct {
 	testing.TB
-	*standin.Device
+	device.Device
 	random *rand.Rand
 }
 
 // orders of threads and blocks that every kernel must give the same bits in.
 var orders = []uint32{0, 1, 12345}
 
-var sanitize = flag.Bool("sanitize", false, "run the kernels under AddressSanitizer, whose library has to be loaded already")
-
 func open(t testing.TB, order uint32) gpu {
 	t.Helper()
-	dir, err := standin.Build(*sanitize)
-	if errors.Is(err, standin.ErrNoCompiler) {
-		t.Skip("the stand-in GPU is built with g++, which is not here")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := standin.Open(standin.Options{Order: order, Dir: dir})
+	d, err := gputest.Open(t, order)()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,6 +35,15 @@ func open(t testing.TB, order uint32) gpu {
 		}
 	})
 	return gpu{t, d, rand.New(rand.NewPCG(1, 2))}
+}
+
+// Use calls f, which may use the device though another goroutine has opened it.
+func (g gpu) Use(f func()) {
+	if d, ok := g.Device.(*standin.Device); ok {
+		d.Use(f)
+		return
+	}
+	f() // the program's driver has a thread for it
 }
 
 func (g gpu) must(err error) {

@@ -3,7 +3,6 @@ package cuda
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"math"
 	"slices"
 	"testing"
@@ -11,36 +10,14 @@ import (
 
 	"lorad/engine"
 	"lorad/engine/cpu"
-	"lorad/engine/cuda/device"
-	"lorad/engine/cuda/standin"
+	"lorad/engine/cuda/gputest"
 	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/model"
 	"lorad/model/safetensors"
 )
 
-// The tests of this file are the real kernels, on the stand-in GPU: what sim_test.go only says they compute.
-
-// libraries is the folder of the stand-in's.
-func libraries(t testing.TB) string {
-	t.Helper()
-	dir, err := standin.Build(false)
-	if errors.Is(err, standin.ErrNoCompiler) {
-		t.Skip("no g++ to build the stand-in GPU with")
-	}
-	return must(dir, err)(t)
-}
-
-// onDevices runs a test on every way there is to the stand-in GPU: without cgo, and through the program's own driver under the tag cuda.
-func onDevices(t *testing.T, f func(t *testing.T, open func(testing.TB) device.Device)) {
-	dir := libraries(t)
-	t.Run("standin", func(t *testing.T) {
-		f(t, func(t testing.TB) device.Device {
-			return must(standin.Open(standin.Options{Dir: dir, Memory: 1 << 30}))(t)
-		})
-	})
-	throughDriver(t, dir, f)
-}
+// The tests of this file run the real kernels, on the stand-in GPU or with -gpu on this machine's: what sim_test.go only says they compute.
 
 // folder is a model of waves, stored in bf16.
 func folder(t testing.TB, cfg model.Config) *model.Folder {
@@ -64,12 +41,12 @@ func folder(t testing.TB, cfg model.Config) *model.Folder {
 	return must(model.Open(fstest.MapFS{"config.json": {Data: text}, "model.safetensors": {Data: b.Bytes()}}))(t)
 }
 
-// TestStandin holds whole steps to the CPU engine: bf16 and NF4, with dropout and without, and with layers that are computed again.
-func TestStandin(t *testing.T) {
+// TestStepsOnGPU holds whole steps to the CPU engine: bf16 and NF4, with dropout and without, and with layers that are computed again.
+func TestStepsOnGPU(t *testing.T) {
 	cfg := tiny()
 	cfg.NumLayers = 2
 	base := folder(t, cfg)
-	onDevices(t, func(t *testing.T, open func(testing.TB) device.Device) {
+	gputest.Each(t, func(t *testing.T, open gputest.Opener) {
 		for _, c := range []struct {
 			name    string
 			dropout float64
@@ -80,7 +57,7 @@ func TestStandin(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				ad := adapterOf(t, cfg, config(c.dropout, "all-linear"))
 				ad.FourBit = c.fourBit
-				m := must(New(base.Config(), base, ad, open(t)))(t)
+				m := must(New(base.Config(), base, ad, must(open())(t)))(t)
 				defer m.Close()
 				ad.Precision = kernel.F32
 				key := engine.Key{Seed: 5, Step: 7, Micro: 3}
@@ -109,13 +86,13 @@ func againLeaner(t *testing.T, m *Trainer, key engine.Key) {
 	}
 }
 
-// TestStandinCurve trains on both engines. The kernels' curve is the CPU's.
-func TestStandinCurve(t *testing.T) {
+// TestCurveOnGPU trains on both engines. The kernels' curve is the CPU's.
+func TestCurveOnGPU(t *testing.T) {
 	cfg := tiny()
 	cfg.NumLayers = 1
 	ad := llama.Adapter{LoRA: config(0, "all-linear"), Seed: 3, Precision: kernel.BF16}
-	onDevices(t, func(t *testing.T, open func(testing.TB) device.Device) {
-		m := must(New(cfg, newWaves(cfg), ad, open(t)))(t)
+	gputest.Each(t, func(t *testing.T, open gputest.Opener) {
+		m := must(New(cfg, newWaves(cfg), ad, must(open())(t)))(t)
 		defer m.Close()
 		a, b := curve(t, m, 12), curve(t, reference(t, cfg, ad, kernel.BF16), 12)
 		for i := range a {
