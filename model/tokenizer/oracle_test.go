@@ -63,7 +63,7 @@ func load(t testing.TB, name string) (*tokenizer.Tokenizer, recorded) {
 }
 
 // Every id and every decoding is the reference library's.
-func TestAgainstTheTokenizersLibrary(t *testing.T) {
+func TestOracleTokenizersLibrary(t *testing.T) {
 	var strings []string
 	readGzip(t, "strings", &strings)
 	for _, name := range families {

@@ -48,7 +48,7 @@ func packing(t testing.TB, files fstest.MapFS, more string) *recipe.Recipe {
 }
 
 // Packed, an epoch is fewer and larger micro-batches of the same examples: loss, gradient and validation loss are those of
-// the examples one by one. TestTransformersAndPEFT of engine/llama compares packed sequences with transformers', one by one.
+// the examples one by one. TestOracleFamilies of engine/llama compares packed sequences with transformers', one by one.
 func TestPackedIsUnpacked(t *testing.T) {
 	files := randomBase(t, curveFamilies["mistral"]) // whose window would reach into the neighbours
 	files["data/0.jsonl"] = &fstest.MapFile{Data: shortExamples(45)}
