@@ -1,7 +1,7 @@
 package node
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"math"
 	"runtime"
@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"lorad/engine"
-	"lorad/job"
 )
 
 // memoryLimit tells the collector how much memory the runs of this process were planned to take.
@@ -42,29 +41,13 @@ func spare(free int64) int64 {
 // giveBack is for the end of the work: what the run's memory was planned to be, and the GPU.
 func (w *worker) giveBack() {
 	w.node.memory.add(-w.limit)
+	err := w.lanes.close()
 	if c, ok := w.trainer.(io.Closer); ok {
-		if err := c.Close(); err != nil {
-			w.log.Warn("the GPU was not given back in order", "err", err)
-		}
+		err = errors.Join(err, c.Close())
 	}
-}
-
-// onGPU makes the trainer on this node's GPU; nil if the processor is to compute. A job that wants a GPU does without this node if that fails.
-func (w *worker) onGPU() (engine.Trainer, error) {
-	if w.job.Device == job.DeviceCPU {
-		return nil, nil
+	if err != nil {
+		w.log.Warn("a GPU was not given back in order", "err", err)
 	}
-	t, err := w.recipe.OnGPU(w.node.cfg.GPU)
-	switch {
-	case err == nil:
-		p := t.Plan()
-		w.log.Info("this node trains on its GPU", "device", t.Device().Name, "bytes", p.Peak, "layers", p.Layers, "recomputed", p.Recompute)
-		return t, nil
-	case w.job.Device == job.DeviceCUDA:
-		return nil, &unfitError{fmt.Errorf("device: cuda: %w", err)}
-	}
-	w.log.Info("this node trains on its processor", "why", err)
-	return nil, nil
 }
 
 // planned makes the trainer in as much memory as there is, and holds the collector to the plan.

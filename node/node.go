@@ -18,7 +18,6 @@ import (
 	"sync"
 
 	"lorad/allreduce"
-	"lorad/engine/cuda/device"
 	"lorad/node/blob"
 	"lorad/proto"
 )
@@ -51,10 +50,10 @@ type Rings interface {
 // Config is what a node is made of.
 type Config struct {
 	ID       string
-	Dir      string                        // state directory: input blobs, checkpoints of runs whose home is elsewhere
-	Threads  int                           // of the engine; 0 = all cores
-	Embedded fs.FS                         // the model inside the binary
-	GPU      func() (device.Device, error) // opens this node's; nil: it has none
+	Dir      string // state directory: input blobs, checkpoints of runs whose home is elsewhere
+	Threads  int    // of the engine; 0 = all cores
+	Embedded fs.FS  // the model inside the binary
+	GPUs     GPUs   // of this machine; nil: it has none
 	Control  Control
 	Peers    Peers
 	Rings    Rings

@@ -49,7 +49,8 @@ type worker struct {
 	job     job.Job
 	recipe  *recipe.Recipe
 	trainer engine.Trainer
-	limit   int64 // bytes, planned
+	lanes   *lanes // with more trainers than one
+	limit   int64  // bytes, planned
 	replica *replica.Replica
 	ring    *allreduce.Group
 	lease   step.Lease // of the ring
@@ -223,6 +224,9 @@ func (w *worker) report(ctx context.Context, r *proto.Report) error {
 func (w *worker) perform(ctx context.Context, a step.Action) step.Event {
 	var e step.Event
 	var err error
+	if _, computes := a.(step.Compute); !computes {
+		w.lanes.settle()
+	}
 	switch a := a.(type) {
 	case step.Connect:
 		e, err = w.connect(ctx, a)
@@ -296,13 +300,12 @@ func (w *worker) op(kind uint32, done uint64) allreduce.OpID {
 
 func (w *worker) compute(a step.Compute) (step.Event, error) {
 	start := time.Now()
-	b := w.recipe.Micro(a.Done, a.Micro)
-	key := engine.Key{Seed: w.job.Seed, Step: uint32(a.Done), Micro: uint32(a.Micro)}
-	loss, err := w.gradient(b, 1/float32(w.labelled), key)
+	grad, loss, err := w.gradientOf(a)
 	if err != nil {
 		return nil, fmt.Errorf("step %d: micro-batch %d: %w", a.Done+1, a.Micro, err)
 	}
-	if err := w.accum.Add(a.Micro, w.grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
+	b := w.recipe.Micro(a.Done, a.Micro)
+	if err := w.accum.Add(a.Micro, grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
 		return nil, fmt.Errorf("step %d: %w", a.Done+1, err)
 	}
 	took := time.Since(start)
@@ -310,6 +313,19 @@ func (w *worker) compute(a step.Compute) (step.Event, error) {
 	w.record.ComputeUs += uint64(took.Microseconds())
 	w.computed++
 	return step.Computed{Micro: a.Micro}, nil
+}
+
+// gradientOf is that of the micro-batch of an action. With several engines it took as long as it was waited for.
+func (w *worker) gradientOf(a step.Compute) (grad []float32, loss float64, err error) {
+	of := func(micro int) task {
+		return task{w.recipe.Micro(a.Done, micro), 1 / float32(w.labelled), engine.Key{Seed: w.job.Seed, Step: uint32(a.Done), Micro: uint32(micro)}}
+	}
+	if w.lanes != nil {
+		return w.lanes.gradient(append([]int{a.Micro}, a.Next...), of)
+	}
+	t := of(a.Micro)
+	loss, err = w.gradient(t.batch, t.scale, t.key)
+	return w.grad, loss, err
 }
 
 func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) {

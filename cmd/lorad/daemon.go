@@ -100,13 +100,14 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	dialer := transport.NewDialer(creds.Identity)
 	dialer.From = cfg.DialFrom
 	d.undo(func() { dialer.Close() })
+	watch := d.openMonitor(cfg.Log)
 	c := coordinator.Config{
 		Dir: cfg.Dir, Credentials: creds, Node: facts, Mux: mux, Dialer: dialer, Local: local, Log: cfg.Log, Workspace: cfg.Workspace,
-		GPUs: d.watchGPUs(cfg.Log),
+		GPUs: sayGPUs(watch, cfg.Log),
 	}
 	late := &lateControl{}
 	if !creds.Node.Witness {
-		if err := d.openNode(cfg, creds, &rings{d.registry(creds, mux), dialer, late}); err != nil {
+		if err := d.openNode(cfg, creds, &rings{d.registry(creds, mux), dialer, late}, machineGPUs{watch}); err != nil {
 			return err
 		}
 		c.Prepare, c.Audit, c.Peer = d.node.Prepare, d.node.Audit, d.node
@@ -131,9 +132,9 @@ func (d *daemon) registry(creds *coordinator.Credentials, mux *transport.Mux) *t
 }
 
 // openNode makes the part that works on runs. A witness has none.
-func (d *daemon) openNode(cfg daemonConfig, creds *coordinator.Credentials, rings *rings) (err error) {
+func (d *daemon) openNode(cfg daemonConfig, creds *coordinator.Credentials, rings *rings, gpus node.GPUs) (err error) {
 	d.node, err = node.New(node.Config{
-		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(), GPU: openGPU,
+		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(), GPUs: gpus,
 		Control: rings.control, Peers: rings.control, Rings: rings, Log: cfg.Log,
 	})
 	return err

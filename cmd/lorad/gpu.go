@@ -4,6 +4,8 @@ import (
 	"lorad/engine/cuda/device"
 	"lorad/engine/cuda/driver"
 	"lorad/engine/cuda/kernels"
+	"lorad/gpu"
+	"lorad/node"
 )
 
 // gpuConfig is where CUDA's libraries are, and the kernels that run with them.
@@ -14,5 +16,30 @@ func gpuConfig() (c driver.Config) {
 	return c
 }
 
+// machineGPUs is what this machine has.
+type machineGPUs struct {
+	watch *gpu.Monitor // nil: nobody says what is free
+}
+
+// List asks the driver what there is, and NVML what of it is free: CUDA itself would take a context's memory to say.
+func (g machineGPUs) List() ([]node.GPU, error) {
+	all, err := driver.List(driver.Config{})
+	if err != nil {
+		return nil, err
+	}
+	var now gpu.Inventory
+	if g.watch != nil {
+		now, _ = g.watch.Look() // those that answer
+	}
+	var out []node.GPU
+	for i, d := range all {
+		is, _ := now.Find(d.UUID)
+		out = append(out, node.GPU{Index: i, Name: d.Name, Compute: d.Compute, Free: int64(is.Free)})
+	}
+	return out, nil
+}
+
+func (machineGPUs) Open(index int) (device.Device, error) { return driver.Open(gpuConfig(), index) }
+
 // openGPU opens the first GPU of this machine, or says why there is none.
-func openGPU() (device.Device, error) { return driver.Open(gpuConfig(), 0) }
+func openGPU() (device.Device, error) { return machineGPUs{}.Open(0) }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -10,17 +9,25 @@ import (
 	"lorad/proto"
 )
 
-// watchGPUs says how this machine's GPUs are whenever it is asked; nil where there is nothing to ask.
-func (d *daemon) watchGPUs(log *slog.Logger) func() []*proto.Gpu {
+// openMonitor begins to watch this machine's GPUs; nil where there is nothing to watch.
+func (d *daemon) openMonitor(log *slog.Logger) *gpu.Monitor {
 	m, err := gpu.Open()
 	if err != nil {
 		log.Debug("GPUs are not watched", "cause", err)
 		return nil
 	}
 	d.undo(m.Close)
+	return m
+}
+
+// sayGPUs says how they are whenever it is asked.
+func sayGPUs(m *gpu.Monitor, log *slog.Logger) func() []*proto.Gpu {
+	if m == nil {
+		return nil
+	}
 	return func() []*proto.Gpu {
 		now, err := m.Look()
-		if err != nil && !errors.Is(err, gpu.ErrNone) {
+		if err != nil {
 			log.Warn("a GPU does not answer", "cause", err)
 		}
 		var out []*proto.Gpu

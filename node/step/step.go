@@ -22,7 +22,10 @@
 // would then live in select statements that no test can enumerate.
 package step
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Lease is the right of Members to do the steps below Until under one Generation.
 type Lease struct {
@@ -312,10 +315,8 @@ func (m *Machine) proceed(gen uint64) []Action {
 	case m.done+1 >= m.lease.Until:
 		return nil // wait for the renewal
 	}
-	for _, micro := range m.share(m.owners) {
-		if !m.computed[micro] {
-			return m.start(Compute{Done: m.done, Micro: micro})
-		}
+	if left := m.left(); len(left) > 0 {
+		return m.start(Compute{Done: m.done, Micro: left[0], Next: left[1:]})
 	}
 	return m.start(Reduce{Generation: gen, Done: m.done, VoteStop: m.stop, VoteLeave: m.leave})
 }
@@ -338,6 +339,11 @@ func (m *Machine) yield(gen uint64) []Action {
 	}
 	m.yielded = gen
 	return []Action{ReportYielded{Generation: gen}}
+}
+
+// left lists what this member has still to compute of the step.
+func (m *Machine) left() []int {
+	return slices.DeleteFunc(m.share(m.owners), func(micro int) bool { return m.computed[micro] })
 }
 
 // share lists what this member owns.

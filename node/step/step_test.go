@@ -80,12 +80,20 @@ func TestStopEndsWithItsGeneration(t *testing.T) {
 	m.Handle(Synced{1, []Position{{}}})
 	m.Handle(Connected{2})
 	out := m.Handle(Synced{2, []Position{{}}})
+	var next []int
 	for {
 		c, ok := out[len(out)-1].(Compute)
 		if !ok {
 			break
 		}
+		if next != nil && !reflect.DeepEqual(append([]int{c.Micro}, c.Next...), next) {
+			t.Errorf("%+v, after which %v were said to come", c, next)
+		}
+		next = append([]int{}, c.Next...)
 		out = m.Handle(Computed{c.Micro})
+	}
+	if len(next) != 0 || next == nil {
+		t.Errorf("the last micro-batch is followed by %v", next)
 	}
 	if r, ok := out[len(out)-1].(Reduce); !ok || r.VoteStop {
 		t.Errorf("%+v: a vote for a stop that generation 1 was asked for", out)

@@ -81,10 +81,11 @@ type (
 		Generation uint64
 		Mine       Position
 	}
-	// Compute adds the gradient of one micro-batch of step Done+1 (long).
+	// Compute adds the gradient of one micro-batch of step Done+1 (long). Next are the ones that come after it, if nothing changes.
 	Compute struct {
 		Done  uint64
 		Micro int
+		Next  []int
 	}
 	// Reduce sums the accumulators of step Done+1 (long; cancellable).
 	Reduce struct {
