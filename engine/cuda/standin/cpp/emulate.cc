@@ -26,6 +26,7 @@ namespace {
 
 const int max_threads = 1024, warp = 32, post_bytes = 64, results = 4;
 const size_t stack_bytes = 256 << 10;
+const size_t stack_stride = stack_bytes + 5 * 64;  // tops of stacks a power of two apart would share a few lines of the cache
 
 #if defined(__x86_64__)
 struct Context { void* stack; };
@@ -67,6 +68,7 @@ struct Fiber {
 struct Warp {
     alignas(16) char results[emulate::results][warp * post_bytes];
     int next;
+    unsigned waiting;  // lanes in an exchange
 };
 
 Fiber fibers[max_threads];
@@ -106,7 +108,7 @@ void resume(int i) {
     current = i;
     threadIdx = fibers[i].index;
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_start_switch_fiber(&scheduler_fake_stack, stacks + i * stack_bytes, stack_bytes);
+    __sanitizer_start_switch_fiber(&scheduler_fake_stack, stacks + i * stack_stride, stack_bytes);
 #endif
     emulate_switch(&scheduler, &fibers[i].context);
 #if defined(__SANITIZE_ADDRESS__)
@@ -162,13 +164,14 @@ dim3 place(unsigned i, dim3 of) { return {i % of.x, i / of.x % of.y, i / of.x / 
 void start_block(size_t shared) {
     poison_shared(shared);
 #if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(stacks, max_threads * stack_bytes);  // a failed kernel leaves its frames behind
+    __asan_unpoison_memory_region(stacks, max_threads * stack_stride);  // a failed kernel leaves its frames behind
 #endif
     waiting = said_yes = 0;
+    for (Warp& w : warps) w.waiting = 0;
     for (int i = 0; i < threads; i++) {
         Fiber& f = fibers[i];
         f.state = ready, f.index = place(i, blockDim), f.site = {nullptr, 0}, f.fake_stack = nullptr;
-        prepare(f.context, stacks + i * stack_bytes, body);
+        prepare(f.context, stacks + i * stack_stride, body);
     }
 }
 
@@ -214,22 +217,21 @@ void poison_shared(size_t dynamic) {
 
 void release(Warp& w, int first, unsigned mask) {
     char* result = w.results[w.next++ % results];
-    for (int i = 0; i < warp; i++) {
-        if (!(mask >> i & 1)) continue;
-        Fiber& f = fibers[first + i];
-        memcpy(result + i * f.size, f.post, f.size);
+    w.waiting &= ~mask;
+    for (unsigned left = mask; left; left &= left - 1) {
+        Fiber& f = fibers[first + __builtin_ctz(left)];
+        memcpy(result + __builtin_ctz(left) * f.size, f.post, f.size);
         f.result = result, f.state = ready;
     }
 }
 
-// complete says whether all lanes of the mask wait for each other.
-bool complete(int first, unsigned mask) {
-    for (int i = 0; i < warp; i++) {
-        if (!(mask >> i & 1)) continue;
-        if (first + i >= threads) return false;
-        Fiber &f = fibers[first + i], &mine = fibers[current];
-        if (f.state != in_exchange || f.mask != mask) return false;
-        if (f.site.line != mine.site.line || f.size != mine.size) return fail("divergence: " + where(current) + ", " + where(first + i)), false;
+// agree says whether lanes that wait do so for each other.
+bool agree(int first, unsigned mask) {
+    const Fiber& mine = fibers[current];
+    for (unsigned left = mask; left; left &= left - 1) {
+        int i = first + __builtin_ctz(left);
+        if (fibers[i].mask != mask) return false;
+        if (fibers[i].site.line != mine.site.line || fibers[i].size != mine.size) return fail("divergence: " + where(current) + ", " + where(i)), false;
     }
     return true;
 }
@@ -272,15 +274,17 @@ const void* exchange(Site site, unsigned mask, const void* mine, size_t size) {
     int first = current & ~(warp - 1);
     if (!(mask >> (current - first) & 1) || size > post_bytes) fail(where(current) + ": its mask does not name it"), to_scheduler(true);
     memcpy(f.post, mine, size);
-    if (complete(first, mask))
-        release(warps[first / warp], first, mask);
+    Warp& w = warps[first / warp];
+    w.waiting |= 1u << (current - first);
+    if ((w.waiting & mask) == mask && agree(first, mask))
+        release(w, first, mask);
     else
         to_scheduler(!failure.empty());
     return f.result;
 }
 
 std::string run(const Kernel& k, const Grid& g, void** args) {
-    if (!stacks) stacks = (char*)mmap(nullptr, max_threads * stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!stacks) stacks = (char*)mmap(nullptr, max_threads * stack_stride, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     kernel = &k, arguments = args, failure.clear();
     blockDim = g.threads, gridDim = g.blocks;
     threads = g.threads.x * g.threads.y * g.threads.z;
