@@ -8,6 +8,7 @@ const (
 	kBlock    = 512     // longest run of k in one tile; a slab of B is kBlock x slabCols words = 512 KiB, within L2
 	slabCols  = 256     // columns of B packed together, in words of two bf16 twice as many
 	fewRows   = 3       // up to here a tile with all its rows is not worth filling, and a product of vectors not worth packing for
+	smallB    = 1 << 18 // elements that each thread's second cache has room for
 	splitWork = 1 << 20 // multiply-adds below which other threads are not worth waking
 )
 
@@ -286,10 +287,14 @@ func (g *product) piece(x int) {
 }
 
 // grid is the size of the pieces of C that threads compute. Pieces of columns share nothing and cost nothing; pieces of rows
-// pack the same B again, which 1000 rows pay off and 100 do not. Cut columns if they divide well, else rows.
+// pack the same B again, which 1000 rows pay off and 100 do not. Cut columns if they divide well, else rows; but if B is small beside A,
+// always rows: each thread then finds them in its own cache (see team).
 func (g *product) grid(threads int) (rows, cols int) {
 	w, h := g.wide.cols, g.wide.rows
 	panels, tiles := (g.n+w-1)/w, (g.m+h-1)/h
+	if g.ak == 1 && tiles >= 8*threads && g.n*g.k <= smallB {
+		return (tiles + threads - 1) / threads * h, g.n
+	}
 	if panels >= 8*threads || panels%threads == 0 || tiles < threads {
 		each := (panels + threads - 1) / threads
 		if slab := g.format.slab(); each*w > slab {

@@ -14,20 +14,33 @@ import (
 // next task starts a new one. Starting a goroutine costs no more than waking one, and so nothing has to be closed, owned
 // or collected: a moment after the last task there are no helpers. With one thread there are none at all.
 //
-// Pieces of all tasks are numbered through, and never again: next is claimed by compare-and-swap below limit, so a helper that comes late
-// cannot take a piece of a task that it has not seen, and one set of counters serves all tasks without allocating.
+// The caller takes pieces from the front and helpers take them from the back. Pieces are rows, as a rule, and so each of two threads has the same
+// half of them in task after task: what one wrote it finds in its own cache. Cores that share no cache, as the two of a virtual machine may, would
+// otherwise wait for each other's lines most of the time.
+//
+// What is unclaimed is one word with the task's number, changed by compare-and-swap: a helper that comes late cannot take a piece of a task that it
+// has not seen, and one set of counters serves all tasks without allocating.
 //
 // Why not parked workers and a Close: kernel.Ops has no Close, and every test and command would have to pass one along.
 type team struct {
 	threads int
 	mu      sync.Mutex // one task at a time
-	task    task       // written before limit, read after a piece is claimed
-	first   int64      // number of its piece 0
-	next    atomic.Int64
-	limit   atomic.Int64
+	task    task       // written before claims, read after a piece is claimed
+	first   int        // its piece that claims counts as 0
+	claims  atomic.Uint64
 	left    atomic.Int64  // pieces not finished
 	done    chan struct{} // a hint that left became 0
 	busy    []atomic.Bool // helper i exists
+}
+
+// claims is the task's number, the first unclaimed piece, and the one after the last.
+const (
+	pieceBits = 20
+	maxPieces = 1<<pieceBits - 1
+)
+
+func unclaimed(w uint64) (front, back int) {
+	return int(w >> pieceBits & maxPieces), int(w & maxPieces)
 }
 
 // task is a number of pieces that may run in any order and at the same time.
@@ -55,13 +68,21 @@ func (t *team) run(n int, x task) {
 		return
 	}
 	defer t.mu.Unlock()
-	t.task, t.first = x, t.limit.Load()
-	t.left.Store(int64(n))
-	t.limit.Add(int64(n))
-	t.call(n - 1)
-	t.work()
-	t.wait()
+	t.task = x
+	for t.first = 0; t.first < n; t.first += maxPieces {
+		t.share(min(maxPieces, n-t.first))
+	}
 	t.task = nil // it must not be kept alive by an idle team
+}
+
+// share has so many pieces done.
+func (t *team) share(n int) {
+	t.left.Store(int64(n))
+	number := t.claims.Load()>>(2*pieceBits) + 1
+	t.claims.Store(number<<(2*pieceBits) | uint64(n))
+	t.call(n - 1)
+	t.work(false)
+	t.wait()
 }
 
 // call starts those helpers that are not watching, n at most.
@@ -76,7 +97,7 @@ func (t *team) call(n int) {
 // help works on the current task and those that follow closely.
 func (t *team) help(busy *atomic.Bool) {
 	for {
-		t.work()
+		t.work(true)
 		if t.follows() {
 			continue
 		}
@@ -89,7 +110,10 @@ func (t *team) help(busy *atomic.Bool) {
 }
 
 // waiting says whether there are pieces to claim.
-func (t *team) waiting() bool { return t.next.Load() < t.limit.Load() }
+func (t *team) waiting() bool {
+	front, back := unclaimed(t.claims.Load())
+	return front < back
+}
 
 // follows watches for pieces.
 func (t *team) follows() bool {
@@ -104,17 +128,30 @@ func (t *team) follows() bool {
 	}
 }
 
-// work claims pieces until there are none.
-func (t *team) work() {
+// claim takes the last piece or the first.
+func (t *team) claim(last bool) (i int, ok bool) {
 	for {
-		i := t.next.Load()
-		if i >= t.limit.Load() {
+		w := t.claims.Load()
+		front, back := unclaimed(w)
+		switch {
+		case front >= back:
+			return 0, false
+		case last && t.claims.CompareAndSwap(w, w-1):
+			return back - 1, true
+		case !last && t.claims.CompareAndSwap(w, w+1<<pieceBits):
+			return front, true
+		}
+	}
+}
+
+// work claims pieces until there are none.
+func (t *team) work(last bool) {
+	for {
+		i, ok := t.claim(last)
+		if !ok {
 			return
 		}
-		if !t.next.CompareAndSwap(i, i+1) {
-			continue
-		}
-		t.task.piece(int(i - t.first))
+		t.task.piece(t.first + i)
 		if t.left.Add(-1) == 0 {
 			select {
 			case t.done <- struct{}{}:
