@@ -7,7 +7,7 @@
 #   scripts/gpu-check.sh stand-in [OUT]    runs on the stand-in GPU, with tiny sizes: that the check itself works
 #
 # Steps: driver and symbols; conformance of the kernels; whole training steps against the CPU engine, their bits against themselves, losses against
-# PEFT's recorded ones; the benchmark, and the same against transformers + PEFT where PYTHON (default python3) has them with CUDA. Each step has its time limit, and the
+# PEFT's recorded ones; the benchmark, and the same against transformers + PEFT where PYTHON (default python3) has them with CUDA. Each step has its time limit, 520 s for all, and the
 # rest is done if one fails. OUT (default gpu-check-out) gets a log of each step and the numbers; docs/gpu.md says what to do with them.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -28,6 +28,7 @@ build() {
 failed=0
 step() { # NAME LIMIT COMMAND...: runs a step; its output goes to the log and, the end of it, to the screen
 	local name=$1 limit=$2 began=$SECONDS
+	if [ "$mode" = stand-in ]; then limit=$((6 * limit)); fi
 	shift 2
 	timeout "$limit" "$@" >"$out/$name.log" 2>&1
 	local rc=$?
@@ -47,7 +48,7 @@ out=$(mkdir -p "${1:-gpu-check-out}" && cd "${1:-gpu-check-out}" && pwd)
 export -f test_in
 export dir
 
-tiny=() gpu=(-gpu) cases=()
+tiny=() gpu=(-gpu) cases=(--budget 260)
 if [ "$mode" = stand-in ]; then
 	LD_LIBRARY_PATH=$(cd "$root" && go run ./engine/cuda/standin/build) || exit 1
 	export LD_LIBRARY_PATH
@@ -56,12 +57,12 @@ fi
 date -u +'%Y-%m-%d %H:%M UTC' | tee "$out/when"
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,temperature.gpu --format=csv | tee "$out/nvidia-smi"
 show=12 step doctor 30 "$dir/lorad" doctor
-step kernels 120 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
-show=12 step steps 120 bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
-step peft-losses 60 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfCPUAndGPU" -test.v "$@"' - "${gpu[@]}"
-if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 150 "$dir/lorad" bench --gpu all --quick; fi
+step kernels 40 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
+show=12 step steps 40 bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
+step peft-losses 30 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfCPUAndGPU" -test.v "$@"' - "${gpu[@]}"
+if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 90 "$dir/lorad" bench --gpu all --quick; fi
 if "$python" -c 'import torch, peft, transformers' 2>/dev/null && { [ "$mode" = stand-in ] || "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }; then
-	show=40 step against-peft 300 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
+	show=40 step against-peft 290 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
 else
 	echo "----  against-peft: $python has no torch with CUDA, peft and transformers: not measured"
 fi
