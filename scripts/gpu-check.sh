@@ -50,7 +50,7 @@ export dir
 
 tiny=() gpu=(-gpu) cases=(--budget 260)
 if [ "$mode" = stand-in ]; then
-	LD_LIBRARY_PATH=$(cd "$root" && go run ./engine/cuda/standin/build) || exit 1
+	LD_LIBRARY_PATH=$(cd "$root" && go run ./scripts/standin) || exit 1
 	export LD_LIBRARY_PATH
 	tiny=(--tiny) gpu=(-gpu -test.short) cases=(--case bf16/2x64 --steps 4 --no-compile)
 fi
