@@ -36,6 +36,7 @@ type job struct {
 	main, term   product
 	mainB, termB stored
 	rounded      []float32
+	sums         sums
 }
 
 // scratch is what one thread needs while it computes.
@@ -81,24 +82,28 @@ func kStep(k int) int {
 	return ((k+blocks-1)/blocks + 3) &^ 3
 }
 
-// block computes rows i0..i1 and columns j0..j1 (at most slabCols) of C.
+// block computes rows i0..i1 and columns j0..j1 (at most a slab) of C.
 func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
 	for p, step := 0, kStep(g.k); p < g.k; p += step {
-		k := min(step, g.k-p)
-		panels := g.strips(s, g.format.steps(k), j0, j1)
-		g.b.fill(g, s, panels, i1-i0, p, k)
-		for i := i0; i < i1; {
-			if g.isTall() && i1-i >= g.tall.rows {
-				g.tallRow(s, panels, i, p, k, g.acc || p > 0)
-				i += g.tall.rows
-				continue
-			}
-			g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, g.acc || p > 0)
-			i += g.wide.rows
-		}
+		g.span(s, i0, i1, j0, j1, p, min(step, g.k-p), g.acc || p > 0)
 	}
 	if g.term != nil {
 		g.term.block(s, i0, i1, j0, j1)
+	}
+}
+
+// span computes what one block of k, from p on, adds to them.
+func (g *product) span(s *scratch, i0, i1, j0, j1, p, k int, acc bool) {
+	panels := g.strips(s, g.format.steps(k), j0, j1)
+	g.b.fill(g, s, panels, i1-i0, p, k)
+	for i := i0; i < i1; {
+		if g.isTall() && i1-i >= g.tall.rows {
+			g.tallRow(s, panels, i, p, k, acc)
+			i += g.tall.rows
+			continue
+		}
+		g.row(s, panels, i, min(g.wide.rows, i1-i), p, k, acc)
+		i += g.wide.rows
 	}
 }
 
@@ -222,7 +227,11 @@ func (g *product) rowsOfA(s *scratch, i, rows, p, k, panels int) (a *float32, as
 func (o *Ops) Gemm(transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool) {
 	j := o.jobs.get()
 	j.main.over(o, transA, transB, m, n, k, a, lda, b, ldb, c, ldc, acc, &j.mainB)
-	j.main.compute()
+	if j.main.isSum() {
+		j.sums.compute(&j.main)
+	} else {
+		j.main.compute()
+	}
 	o.jobs.put(j)
 }
 
