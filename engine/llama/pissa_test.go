@@ -189,3 +189,22 @@ func TestPiSSAIsRefusedWhereItWouldChangeMore(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPiSSA makes one layer of TinyLlama's shape with random weights, whose singular values lie as close together as they ever do, with and
+// without PiSSA.
+func BenchmarkPiSSA(b *testing.B) {
+	cfg := tinyLlama()
+	cfg.NumLayers, cfg.VocabSize = 1, 32
+	for _, init := range []string{"", "pissa_niter_4", "pissa"} {
+		b.Run("init="+init, func(b *testing.B) {
+			ad := llama.Adapter{LoRA: &peft.LoraConfig{R: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Init: init}}
+			start := cpuTime()
+			for b.Loop() {
+				if _, err := llama.New(cfg, newNoise(cfg), ad, cpu.New(1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((cpuTime()-start).Seconds()/float64(b.N), "cpu-s/op")
+		})
+	}
+}

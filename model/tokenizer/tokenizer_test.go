@@ -1,7 +1,9 @@
 package tokenizer_test
 
 import (
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf8"
 
@@ -147,4 +149,22 @@ func tryLoad(t testing.TB, data []byte) {
 		}
 	}
 	tok.Decode([]int32{0, 1, 2, 3}, true)
+}
+
+// One tokenizer is used by many goroutines at once: what each remembers is its own.
+func TestEncodeFromManyGoroutines(t *testing.T) {
+	var texts []string
+	readGzip(t, "strings", &texts)
+	tok, r := load(t, "llama3")
+	var wait sync.WaitGroup
+	for from := range 8 {
+		wait.Go(func() {
+			for i := from; i < len(texts); i += 3 {
+				if got := tok.Encode(texts[i], false); !slices.Equal(got, r.IDs[i]) {
+					t.Errorf("%q: ids %v, want %v", texts[i], got, r.IDs[i])
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
