@@ -63,8 +63,8 @@ const (
 	lowDisk     = 2 << 30
 	noDisk      = 256 << 20
 	lowVRAM     = 2 << 30
-	clockErrors = 5 * time.Second // certificates and tokens stand a minute
-	hotGPU      = 85              // degrees Celsius
+	clockErrors = 5 * time.Second
+	hotGPU      = 85 // degrees Celsius
 )
 
 // Examine judges. The order is that of the report.
@@ -130,9 +130,9 @@ func clock(f Facts) Finding {
 	out := Finding{Check: "clock", Level: OK, Text: fmt.Sprintf("synchronised, error below %s", f.Clock.Round(time.Millisecond))}
 	switch {
 	case f.ClockErr != nil:
-		return Finding{Check: "clock", Level: Warning, Text: f.ClockErr.Error(), Fix: "run chrony, systemd-timesyncd or ntpd: nodes whose clocks differ by a minute refuse each other"}
+		return Finding{Check: "clock", Level: Warning, Text: f.ClockErr.Error(), Fix: "run chrony, systemd-timesyncd or ntpd: nodes whose clocks differ by an hour refuse each other, and times in logs mean little"}
 	case f.Clock > clockErrors:
-		out.Level, out.Fix = Warning, "see what chronyc tracking or timedatectl says: nodes whose clocks differ by a minute refuse each other"
+		out.Level, out.Fix = Warning, "see what chronyc tracking or timedatectl says: nodes whose clocks differ by an hour refuse each other, and times in logs mean little"
 	}
 	return out
 }

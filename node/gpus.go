@@ -26,8 +26,8 @@ type GPU struct {
 	Free    int64  // bytes that nobody holds; 0 = not known
 }
 
-// ampere is the first compute capability with products in bf16, for which the kernels are made.
-const ampere = 8
+// LeastCompute is the first compute capability (its major number: Ampere) with products in bf16, for which the kernels are made.
+const LeastCompute = 8
 
 // onGPU makes the trainers on this node's GPUs, one on each that has room for the work; none if the processor is to compute. A job that wants GPUs does
 // without this node if it has none to give.
@@ -90,8 +90,8 @@ func takeGPUs(list []GPU, take func(GPU) (engine.Trainer, error)) (open []engine
 
 // openGPU asks first whether the work fits into what is free: whoever else uses the GPU is not to be run out of memory.
 func (w *worker) openGPU(g GPU) (engine.Trainer, error) {
-	if g.Compute[0] < ampere {
-		return nil, fmt.Errorf("compute capability %d.%d, and %d.0 is the least", g.Compute[0], g.Compute[1], ampere)
+	if g.Compute[0] < LeastCompute {
+		return nil, fmt.Errorf("compute capability %d.%d, and %d.0 is the least", g.Compute[0], g.Compute[1], LeastCompute)
 	}
 	if _, err := w.recipe.GPUMemory(g.Free); err != nil {
 		return nil, err

@@ -212,7 +212,7 @@ func facts(cfg daemonConfig) *proto.Node {
 		name, _ = os.Hostname()
 	}
 	return &proto.Node{
-		Name: name, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: "cpu", Version: version(),
+		Name: name, Cores: uint32(runtime.NumCPU()), MemoryBytes: memory(), Engine: engineName(), Version: version(),
 		Witness: cfg.Witness,
 	}
 }

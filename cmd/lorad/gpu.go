@@ -1,6 +1,8 @@
 package main
 
 import (
+	"slices"
+
 	"lorad/engine/cuda/device"
 	"lorad/engine/cuda/driver"
 	"lorad/engine/cuda/kernels"
@@ -43,3 +45,12 @@ func (machineGPUs) Open(index int) (device.Device, error) { return driver.Open(g
 
 // openGPU opens the first GPU of this machine, or says why there is none.
 func openGPU() (device.Device, error) { return machineGPUs{}.Open(0) }
+
+// engineName is what a node of this machine computes on, as it tells the cluster.
+func engineName() string {
+	all, err := driver.List(driver.Config{})
+	if err == nil && slices.ContainsFunc(all, func(d device.Info) bool { return d.Compute[0] >= node.LeastCompute }) {
+		return "cuda"
+	}
+	return "cpu"
+}
