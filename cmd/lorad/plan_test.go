@@ -155,3 +155,30 @@ func TestPlanNeedsNoWeights(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// For a GPU of 6 GB, TinyLlama 1.1B in NF4 with 4 x 2048 tokens is planned for, and what a GPU does not compute is said.
+func TestPlanForAGPU(t *testing.T) {
+	dir := layLegal(t, "base_model: big\nload_in_4bit: true\nbnb_4bit_compute_dtype: bf16\nmicro_batch_size: 4\nsequence_len: 2048\n")
+	if err := os.Mkdir(filepath.Join(dir, "big"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := bench.LlamaConfig()
+	cfg.NumLayers = 22
+	writeConfig(t, filepath.Join(dir, "big"), cfg)
+	plan := func() gpuMemory {
+		cmd, out := lorad(t, dir, "plan", "job.yaml", "-o", "json", "--gpu-memory", "6")
+		var p planned
+		if err := cmd.Wait(); err != nil || json.Unmarshal(out.Bytes(), &p) != nil || p.GPU == nil {
+			t.Fatalf("plan: %v\n%s", err, out)
+		}
+		return *p.GPU
+	}
+	if g := plan(); !g.Fits || g.Bytes.Peak > 6e9 || g.Bytes.Peak < 5e9 || g.Bytes.Recompute == 0 {
+		t.Errorf("%+v", g)
+	}
+	cfg.NumHeads, cfg.HeadDim = 64, 32
+	writeConfig(t, filepath.Join(dir, "big"), cfg)
+	if g := plan(); g.Fits || !strings.Contains(g.Why, "heads of 32") {
+		t.Errorf("%+v", g)
+	}
+}

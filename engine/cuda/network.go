@@ -185,15 +185,3 @@ func (n *network) rank() (r int) {
 	}
 	return r
 }
-
-// adapted lists the groups with adapters.
-func (n *network) adapted() (all []*group) {
-	for i := range n.groups {
-		for s := range stages {
-			if g := &n.groups[i][s]; g.rank > 0 {
-				all = append(all, g)
-			}
-		}
-	}
-	return all
-}
