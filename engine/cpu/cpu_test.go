@@ -364,6 +364,17 @@ func TestTeamNestedAndConcurrent(t *testing.T) {
 	}
 }
 
+// A task of more pieces than a word can count has each done once.
+func TestTeamManyPieces(t *testing.T) {
+	done := make([]atomic.Int32, 2*maxPieces+3)
+	newTeam(3).run(len(done), call(func(i int) { done[i].Add(1) }))
+	for i := range done {
+		if n := done[i].Load(); n != 1 {
+			t.Fatalf("piece %d was done %d times", i, n)
+		}
+	}
+}
+
 // Helpers end by themselves, and come back.
 func TestTeamGoesAway(t *testing.T) {
 	o := open(t, 3, Go)
