@@ -3,8 +3,8 @@
     python scripts/oracle/gpu_peer.py LORAD [--case bf16/4x512]... [--steps 20] [--tiny] [-o OUT.json]
 
 The same shape of model (TinyLlama 1.1B, random weights), LoRA r = 16 on all linear layers, no dropout, AdamW, clipping, sequences that are full. lorad's
-step is that of a node: gradient, exact sum, clipping and AdamW on the host. Variants of the peer, the best of which counts: eager with bf16 autocast off
-and SDPA ("eager"), without PEFT's cast of inputs ("nocast"), compiled ("compiled", its compilation not timed). nf4 cases need bitsandbytes.
+step is that of a node: gradient, exact sum, clipping and AdamW on the host. Variants of the peer, the best of which counts: eager under bf16 autocast with
+SDPA ("eager"), without PEFT's cast of inputs ("nocast"), compiled ("compiled", its compilation not timed). nf4 cases need bitsandbytes.
 Each side is a process of its own. Order: ABBA, twice; a case whose two rounds differ by more than 3 % is marked. Prints a table; needs CUDA for the peer.
 """
 import argparse
@@ -91,7 +91,7 @@ def serve(case, variant, tiny):
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         opt.step()
         opt.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     for _ in range(10 if variant == "compiled" else 5):
         step()
@@ -140,7 +140,7 @@ class Worker:
             return None
         every = [x for r in self.rounds for x in r]
         medians = [statistics.median(r) for r in self.rounds]
-        q = statistics.quantiles(every, n=10) if len(every) > 1 else [every[0]] * 9
+        q = statistics.quantiles(every, n=10, method="inclusive") if len(every) > 1 else [every[0]] * 9
         ms = statistics.median(every)
         return {"ms": ms, "p10": q[0], "p90": q[-1], "tokens_per_s": 1e3 * tokens / ms, "peak_gb": self.memory / 1e9, "steady": max(medians) <= 1.03 * min(medians)}
 
