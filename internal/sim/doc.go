@@ -13,6 +13,8 @@
 //   - The ring (ring.go) completes member by member: when it dies, some have the sum and some have not.
 //   - A gradient is the name of its micro-batch, a sum the sorted list of them, a state the hash of the last state and
 //     the sum (run.go). Whatever is summed twice, left out or taken from another step changes the state for ever.
+//     Some gradients are not finite, and their steps skipped; validation losses are drawn from the state, some end the run,
+//     and what they have shown is in the next state's hash (replica.go).
 //
 // # Faults
 //
