@@ -45,23 +45,3 @@ func (i Inventory) Find(uuid string) (Device, bool) {
 	}
 	return Device{}, false
 }
-
-// reasons are the bits of NVML's clocks event reasons that mean slower under load, in NVML's order. Not among them: idle, clocks
-// that somebody has set, and displays.
-var reasons = []struct {
-	bit  uint64
-	text string
-}{
-	{0x4, "power limit"}, {0x8, "hardware slowdown"}, {0x10, "kept in step with another GPU"}, {0x20, "heat"}, {0x40, "heat (hardware)"},
-	{0x80, "power brake"}, {0x200, "board limit"}, {0x400, "reliability voltage"},
-}
-
-func throttled(bits uint64) []string {
-	out := []string{}
-	for _, r := range reasons {
-		if bits&r.bit != 0 {
-			out = append(out, r.text)
-		}
-	}
-	return out
-}
