@@ -17,7 +17,7 @@ import (
 // What must have the processor's bits has them.
 
 func TestDropoutDrawsAsTheProcessor(t *testing.T) {
-	const rows, n = 9, 24
+	const rows, n = 999, 136 // so many that some draws are the threshold itself
 	each(t, func(g gpu) {
 		for _, p := range []float32{0, 0.05, 0.5, 1} {
 			key := engine.Key{Seed: 0x123456789abcdef0, Step: 77, Micro: 5}

@@ -21,7 +21,7 @@ type gpu struct {
 }
 
 // orders of threads and blocks that every kernel must give the same bits in.
-var orders = []uint32{0, 1, 12345}
+var orders = []uint32{0, 1, 12344}
 
 func open(t testing.TB, order uint32) gpu {
 	t.Helper()

@@ -11,7 +11,7 @@ import (
 
 // Options of Open.
 type Options struct {
-	Order  uint32 // of threads and blocks: 0 ascending, 1 descending, else the seed of a shuffle
+	Order  uint32 // of threads and blocks: 0 ascending, 1 descending, else the seed of a shuffle; odd: each warp as far ahead as it can be
 	Memory int64  // bytes of the device; 0 = 4 GiB
 	Dir    string // of the libraries; "" = what Build makes
 }

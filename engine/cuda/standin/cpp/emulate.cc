@@ -175,17 +175,29 @@ void start_block(size_t shared) {
     }
 }
 
+// turn resumes each of some fibers once that can run, and says whether any could.
+bool turn(int from, int to) {
+    bool progress = false;
+    for (int i : turns(to - from)) {
+        if (fibers[from + i].state != ready) continue;
+        resume(from + i);
+        if (!failure.empty()) return false;
+        progress = true;
+    }
+    return progress;
+}
+
 void run_block(size_t shared) {
     start_block(shared);
-    for (bool progress = true; progress;) {
+    for (bool progress = true; progress && failure.empty();) {
         progress = false;
-        for (int i : turns(threads)) {
-            if (fibers[i].state != ready) continue;
-            resume(i);
-            if (!failure.empty()) return;
-            progress = true;
-        }
+        if (seed % 2 == 0)
+            progress = turn(0, threads);
+        else
+            for (int w : turns((threads + warp - 1) / warp))
+                while (failure.empty() && turn(w * warp, std::min(threads, (w + 1) * warp))) progress = true;
     }
+    if (!failure.empty()) return;
     for (int i = 0; i < threads; i++)
         if (fibers[i].state != done) return stuck();
     for (size_t i = 0; i < guard; i++)
