@@ -38,16 +38,16 @@ func (o *ops) rope(x device.Ptr, ld int, pos, cos, sin device.Ptr, rows, heads, 
 	if inverse {
 		turn = 1
 	}
-	o.launch("rope", flat(rows*heads*d/2), x, ld, pos, cos, sin, rows, heads, d, turn)
+	o.launch("rope", flat(rows*heads*d/16), x, ld, pos, cos, sin, rows, heads, d, turn)
 }
 
 func (o *ops) swiglu(h, gu device.Ptr, rows, n int) {
-	o.launch("swiglu_forward", flat(rows*n), gu, h, rows, n, 2*n, n)
+	o.launch("swiglu_forward", flat(rows*n/8), gu, h, rows, n, 2*n, n)
 }
 
 // swigluBackward is the gradient by gate and up, and h again; dgu may be gu, and h may be dh.
 func (o *ops) swigluBackward(dh, gu, dgu, h device.Ptr, rows, n int) {
-	o.launch("swiglu_backward", flat(rows*n), dh, gu, dgu, h, rows, n, n, 2*n)
+	o.launch("swiglu_backward", flat(rows*n/8), dh, gu, dgu, h, rows, n, n, 2*n)
 }
 
 // gather copies the rows that index names together, zeros for -1; scatter copies rows back, none for -1.
