@@ -59,7 +59,7 @@ func eachGroup(r io.Reader, f func(int, []byte) error) (err error) {
 }
 
 // What a page may say of itself. The library takes memory for what the page's header names, before it has read the page; so a file is read only
-// if every page's header fits the file. Writers make pages of about a megabyte and of thousands of values.
+// if every page's header fits the file, and what is in the page its header: all pages are unpacked twice, which is little beside making tokens. Writers make pages of about a megabyte and of thousands of values.
 const (
 	maxPage       = 512 << 20
 	maxPageValues = 16 << 20
@@ -80,7 +80,7 @@ func plausibleFooter(at io.ReaderAt, size int64) error {
 	return nil
 }
 
-// plausible walks the headers of all pages.
+// plausible looks at all pages.
 func plausible(file *parquet.File) error {
 	for g, group := range file.Metadata().RowGroups {
 		for c := range group.Columns {
@@ -92,7 +92,11 @@ func plausible(file *parquet.File) error {
 			if from < 0 || m.TotalCompressedSize < 0 || m.TotalCompressedSize > file.Size()-from {
 				return fmt.Errorf("column %d of row group %d is not inside the file", c, g)
 			}
-			if err := plausiblePages(io.NewSectionReader(file, from, m.TotalCompressedSize)); err != nil {
+			column, err := columnOf(file, m)
+			if err == nil {
+				err = column.pages(io.NewSectionReader(file, from, m.TotalCompressedSize))
+			}
+			if err != nil {
 				return fmt.Errorf("column %d of row group %d: %w", c, g, err)
 			}
 			if m.DataPageOffset > from+m.TotalCompressedSize || m.DataPageOffset < from {
@@ -103,7 +107,7 @@ func plausible(file *parquet.File) error {
 	return nil
 }
 
-func plausiblePages(section *io.SectionReader) error {
+func (c column) pages(section *io.SectionReader) error {
 	in := bufio.NewReaderSize(section, maxHeader)
 	for {
 		ahead, err := in.Peek(maxHeader)
@@ -120,8 +124,16 @@ func plausiblePages(section *io.SectionReader) error {
 			return err
 		}
 		left := from.Reader().(*bytes.Reader).Len()
-		if _, err := in.Discard(len(ahead) - left + int(h.CompressedPageSize)); err != nil {
-			return fmt.Errorf("a page of %d bytes is cut short: %w", h.CompressedPageSize, err)
+		in.Discard(len(ahead) - left)
+		if int64(h.CompressedPageSize) > section.Size() {
+			return fmt.Errorf("a page of %d bytes in a column of %d", h.CompressedPageSize, section.Size())
+		}
+		page := make([]byte, h.CompressedPageSize)
+		if _, err := io.ReadFull(in, page); err != nil {
+			return fmt.Errorf("a page of %d bytes is cut short: %w", len(page), err)
+		}
+		if err := c.page(&h, page); err != nil {
+			return err
 		}
 	}
 }
