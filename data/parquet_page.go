@@ -25,6 +25,9 @@ func columnOf(file *parquet.File, m *format.ColumnMetaData) (column, error) {
 	return column{bits.Len(uint(leaf.MaxRepetitionLevel)), bits.Len(uint(leaf.MaxDefinitionLevel)), m.Codec}, nil
 }
 
+// plainDictionary is RLEDictionary in files of old writers.
+const plainDictionary format.Encoding = 2
+
 var errRuns = errors.New("a page holds more values than it names")
 
 // page checks that what is inside a page unpacks to no more than its header says: to so many bytes, and its runs to so many values. A run of a billion
@@ -108,7 +111,7 @@ func levels(b []byte, width, count int) ([]byte, error) {
 // values checks values whose encoding says itself how many there are.
 func values(b []byte, e format.Encoding, count int) error {
 	switch e {
-	case format.PlainDictionary, format.RLEDictionary:
+	case plainDictionary, format.RLEDictionary:
 		if len(b) > 0 {
 			return runs(b[1:], int(b[0]), count)
 		}
