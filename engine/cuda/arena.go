@@ -48,6 +48,7 @@ type weights struct {
 type resident struct {
 	embed, head, norm device.Ptr // the head is the embedding if they are tied
 	norms             [][2]device.Ptr
+	headNorms         [][2]device.Ptr // of the heads of q and of k; 0: none
 	groups            [][stages]weights
 	params, grad      device.Ptr // f32, flat: what Params and Gradient have
 }
@@ -62,9 +63,12 @@ func (n *network) carveWeights(c *carver) (r resident) {
 		r.head = c.bf16(n.VocabSize, h)
 	}
 	r.norm = c.bf16(1, h)
-	r.norms, r.groups = make([][2]device.Ptr, n.NumLayers), make([][stages]weights, n.NumLayers)
+	r.norms, r.headNorms, r.groups = make([][2]device.Ptr, n.NumLayers), make([][2]device.Ptr, n.NumLayers), make([][stages]weights, n.NumLayers)
 	for i := range n.groups {
 		r.norms[i] = [2]device.Ptr{c.bf16(1, h), c.bf16(1, h)}
+		if n.QKNorm {
+			r.headNorms[i] = [2]device.Ptr{c.bf16(1, n.HeadDim), c.bf16(1, n.HeadDim)}
+		}
 		for s := range stages {
 			r.groups[i][s] = n.carveGroup(c, &n.groups[i][s])
 		}
@@ -117,6 +121,7 @@ func (n *network) carveAdapters(c *carver, r *resident) {
 type kept struct {
 	x, x2        device.Ptr // the residual stream on entry, and after attention
 	qkv, o, gu   device.Ptr // rotated q and k, and v; attention's output; gate and up
+	qk           device.Ptr // [rows,qk]: q and k before the norms of their heads, where there are any
 	u            [stages]device.Ptr
 	lse          device.Ptr // [heads,rows]
 	rstd1, rstd2 device.Ptr // [rows]
@@ -195,6 +200,9 @@ func (n *network) carveKept(c *carver, rows int, shared kept, l level) kept {
 		return k
 	}
 	k.x2, k.qkv, k.o = c.bf16(rows, n.HiddenSize), c.bf16(rows, n.qkv), c.bf16(rows, n.q)
+	if n.QKNorm {
+		k.qk = c.bf16(rows, n.q+n.kv)
+	}
 	k.lse, k.rstd1, k.rstd2 = c.f32(n.NumHeads*rows), c.f32(rows), c.f32(rows)
 	if l == keepAll {
 		k.gu = c.bf16(rows, 2*n.IntermediateSize)

@@ -30,5 +30,5 @@
 // seen in one page. Why the optimiser is on the host: adapters are small, and replicas that include CPU nodes are then equal by construction.
 //
 // What is not computed here is refused by name (Supports): full fine-tuning, DoRA, trained biases and modules_to_save, adapters on the head, Gemma, Phi-3,
-// Qwen3, f32 products, heads other than 64 and 128.
+// f32 products, heads other than 64 and 128.
 package cuda

@@ -32,6 +32,22 @@ func (p *pass) normBackward(dy, resid, w, rstd, dres, dx device.Ptr, rows int) {
 	p.launch("rmsnorm_backward", perRow(rows), dy, h, resid, w, rstd, dres, dx, rows, h)
 }
 
+// headNorm normalises the heads of q and k in place and keeps them as they were; headNormBackward turns the gradient of its output into that of its input.
+func (p *pass) headNorm(i int, k *kept) { p.headNorms("head_norm_forward", i, k.qkv, k) }
+
+func (p *pass) headNormBackward(i int, k *kept) {
+	p.headNorms("head_norm_backward", i, p.b.dqkv, k)
+}
+
+func (p *pass) headNorms(kernel string, i int, qkv device.Ptr, k *kept) {
+	n, w := p.n, p.r.headNorms[i]
+	if !n.QKNorm {
+		return
+	}
+	heads := n.NumHeads + n.NumKVHeads
+	p.launch(kernel, flat(p.rows*heads*n.HeadDim/8), qkv, n.qkv, w[0], w[1], k.qk, n.q+n.kv, p.rows, n.NumHeads, heads, n.HeadDim, float32(n.RMSNormEps))
+}
+
 // rope rotates the first heads of each row in place.
 func (o *ops) rope(x device.Ptr, ld int, pos, cos, sin device.Ptr, rows, heads, d int, inverse bool) {
 	turn := 0

@@ -46,6 +46,10 @@ func (l *loader) all(r *resident) error {
 		p := fmt.Sprintf("model.layers.%d.", i)
 		l.matrix(r.norms[i][0], p+"input_layernorm.weight", h)
 		l.matrix(r.norms[i][1], p+"post_attention_layernorm.weight", h)
+		if n.QKNorm {
+			l.matrix(r.headNorms[i][0], p+"self_attn.q_norm.weight", n.HeadDim)
+			l.matrix(r.headNorms[i][1], p+"self_attn.k_norm.weight", n.HeadDim)
+		}
 		for s := range stages {
 			l.group(&n.groups[i][s], &r.groups[i][s])
 		}

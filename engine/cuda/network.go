@@ -102,7 +102,6 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{cfg.RotaryDim != 0 && cfg.RotaryDim != cfg.HeadDim, "partial rotary embeddings"},
 		{cfg.RopeScaling.Type == "longrope", "longrope"},
 		{cfg.Fused, "fused projections (Phi-3)"},
-		{cfg.QKNorm, "norms of the heads (Qwen3)"},
 		{cfg.OutBias || cfg.MLPBias, "biases but those of q, k and v"},
 		{cfg.HeadDim != 64 && cfg.HeadDim != 128, fmt.Sprintf("heads of %d (64 and 128 are)", cfg.HeadDim)},
 		{cfg.HiddenSize%8 != 0 || cfg.IntermediateSize%8 != 0, fmt.Sprintf("sizes %d and %d (multiples of 8 are)", cfg.HiddenSize, cfg.IntermediateSize)},

@@ -34,6 +34,7 @@ const simBase = 1 << 20
 func newSim(free int64) *sim {
 	d := &sim{memory: make([]byte, 0, free), free: free}
 	d.kernels = map[string]func(device.Grid, args) error{
+		"head_norm_forward": d.headNorm, "head_norm_backward": d.headNormBackward,
 		"embed_gather": d.embed, "rmsnorm_forward": d.norm, "rmsnorm_backward": d.normBackward, "rope": d.rope, "swiglu_forward": d.swiglu,
 		"swiglu_backward": d.swigluBackward, "gather_rows": d.gather, "scatter_rows": d.scatter, "cross_entropy": d.crossEntropy,
 		"dropout": d.dropout, "dropout_add": d.dropoutAdd, "nf4_dequantise": d.dequantise, "cast_bf16": d.cast, "flash_delta": d.flashDelta,

@@ -44,6 +44,7 @@ func (p *pass) forward() {
 func (p *pass) attention(i int, k *kept) {
 	n := p.n
 	p.project(i, stageQKV, p.b.n, k.qkv, k)
+	p.headNorm(i, k)
 	p.rope(k.qkv, n.qkv, p.in.pos, p.b.cos, p.b.sin, p.rows, n.NumHeads+n.NumKVHeads, n.HeadDim, false)
 	p.flashForward(i, k)
 	p.project(i, stageO, k.o, p.b.t, k)
@@ -117,6 +118,7 @@ func (p *pass) backwardAttention(i int, k *kept) {
 	o.gradX(b.dres, b.dattn)
 	p.flashBackward(i, k)
 	p.rope(b.dqkv, n.qkv, p.in.pos, b.cos, b.sin, p.rows, n.NumHeads+n.NumKVHeads, n.HeadDim, true)
+	p.headNormBackward(i, k)
 	qkv := p.projection(i, stageQKV, k)
 	qkv.gradB(b.dqkv)
 	p.norm(k.x, 0, p.r.norms[i][0], 0, b.n, k.rstd1, p.rows)

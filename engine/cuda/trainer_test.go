@@ -431,7 +431,6 @@ func TestRefusals(t *testing.T) {
 		{func(c *model.Config, a *llama.Adapter) { a.LoRA, a.Full, a.Precision = nil, true, kernel.F32 }, "full fine-tuning"},
 		{func(c *model.Config, a *llama.Adapter) { a.Precision = kernel.F32 }, "dtype: bf16"},
 		{func(c *model.Config, a *llama.Adapter) { c.HeadDim = 32 }, "heads of 32"},
-		{func(c *model.Config, a *llama.Adapter) { c.QKNorm = true }, "Qwen3"},
 		{func(c *model.Config, a *llama.Adapter) { c.GELU = true }, "Gemma"},
 		{func(c *model.Config, a *llama.Adapter) { c.Fused = true }, "Phi-3"},
 		{func(c *model.Config, a *llama.Adapter) { c.RotaryDim = 32 }, "partial rotary"},
