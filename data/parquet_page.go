@@ -1,14 +1,19 @@
 package data
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/format"
+	"github.com/pierrec/lz4/v4"
 )
 
 // column is what it takes to understand the pages of one.
@@ -67,30 +72,61 @@ func (c column) page(h *format.PageHeader, b []byte) error {
 	return err
 }
 
-// unpack is the page without its compression. What compressors write in front of it about its size must not exceed the header's.
-func (c column) unpack(b []byte, size int) ([]byte, error) {
-	tooLarge := fmt.Errorf("a page unpacks to more than the %d bytes it names", size)
+// unpack is the page without its compression, which must not be more than the header's size. The library's own decoders unpack everything before
+// anybody can look at it, and its lz4 takes twice the memory again for as long as damaged bytes do not unpack.
+func (c column) unpack(b []byte, size int) (out []byte, err error) {
 	switch c.codec {
 	case format.Uncompressed:
 		return b, nil
 	case format.Snappy:
 		if n, k := binary.Uvarint(b); k <= 0 || n > uint64(size) {
-			return nil, tooLarge
+			return nil, tooLarge(size)
 		}
+		return parquet.Snappy.Decode(nil, b)
+	case format.Lz4Raw:
+		out = make([]byte, min(size, 255*len(b)+64)) // lz4 makes no more of a byte
+		n, err := lz4.UncompressBlock(b, out)
+		return out[:max(0, n)], err
+	case format.Gzip:
+		return drain(size, func() (io.Reader, error) { return gzip.NewReader(bytes.NewReader(b)) })
+	case format.Brotli:
+		return drain(size, func() (io.Reader, error) { return brotli.NewReader(bytes.NewReader(b)), nil })
 	case format.Zstd:
-		var z zstd.Header
-		if err := z.Decode(b); err != nil {
+		return unzstd(b, size)
+	}
+	return nil, fmt.Errorf("compression %s is not known", c.codec)
+}
+
+// unzstd also bounds the memory of the window, which a frame chooses for itself.
+func unzstd(b []byte, size int) ([]byte, error) {
+	window := max(8<<20, 2*uint64(size))
+	return drain(size, func() (io.Reader, error) {
+		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true))
+		if err != nil {
 			return nil, err
 		}
-		if z.FrameContentSize > uint64(size) || z.WindowSize > 8<<20 && z.WindowSize > 2*uint64(size) {
-			return nil, tooLarge
-		}
+		return z.IOReadCloser(), nil
+	})
+}
+
+// drain reads it all, if that is no more than size.
+func drain(size int, open func() (io.Reader, error)) ([]byte, error) {
+	r, err := open()
+	if err != nil {
+		return nil, err
 	}
-	out, err := parquet.LookupCompressionCodec(c.codec).Decode(make([]byte, size), b)
+	if c, ok := r.(io.Closer); ok {
+		defer c.Close()
+	}
+	out, err := io.ReadAll(io.LimitReader(r, int64(size)+1))
 	if err == nil && len(out) > size {
-		err = tooLarge
+		err = tooLarge(size)
 	}
 	return out, err
+}
+
+func tooLarge(size int) error {
+	return fmt.Errorf("a page unpacks to more than the %d bytes it names", size)
 }
 
 // levels skips the levels in front of a page of the first version, and checks them.
