@@ -11,7 +11,7 @@ for dir in $(grep -rl --include='*_test.go' '^func Fuzz' "${@:-.}" | xargs -n1 d
 	for target in $(grep -h -o '^func Fuzz[A-Za-z]*' "$dir"/*_test.go | sed 's/func //'); do
 		echo "=== $dir $target"
 		go test "./$dir" -run xxx -fuzz "^$target\$" -fuzztime "$time" -test.fuzzcachedir "$PWD/.fuzz/$dir"
-		mkdir -p "$dir/testdata/fuzz/$target"
+		mkdir -p "$dir/testdata/fuzz/$target" ".fuzz/$dir/$target" # Go makes the second only when it finds something
 		find ".fuzz/$dir/$target" -type f -size "-${limit}c" -printf '%s %p\n' 2>/dev/null | sort -n | head -n "$keep" | cut -d' ' -f2 |
 			xargs -r cp -t "$dir/testdata/fuzz/$target"
 	done
