@@ -142,7 +142,7 @@ type buffers struct {
 	du         device.Ptr // [rows,rank]
 	da         device.Ptr // [rank,in], f32: gradients of lora_A of all parts
 	xd, dxa    device.Ptr // [rows,in]: dropped input, and its gradient
-	cos, sin   device.Ptr // [positions, headDim/2], f32
+	cos, sin   device.Ptr // [tables*positions, turned/2], f32
 	losses     device.Ptr // [labelled], f32
 	ones       device.Ptr // [rows,8], the first column 1: turns a bias into a matrix; 0 without biases
 	inputs     device.Ptr // see inputs
@@ -173,7 +173,8 @@ func (n *network) carvePass(c *carver, s size, recompute int) (b buffers, keptBy
 	if n.fourBit {
 		b.dequant = c.bf16(1, max(n.qkv*h, h*n.q, 2*f*h))
 	}
-	b.cos, b.sin = c.f32(s.longest*n.HeadDim/2), c.f32(s.longest*n.HeadDim/2)
+	angles := n.tables(s.longest) * s.longest * n.turned() / 2
+	b.cos, b.sin = c.f32(angles), c.f32(angles)
 	if n.QKVBias {
 		b.ones = c.bf16(s.rows, biasRows)
 	}

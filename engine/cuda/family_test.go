@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"slices"
 	"testing"
 
 	"lorad/engine"
@@ -14,7 +15,12 @@ func families() map[string]model.Config {
 	qwen3 := tiny()
 	qwen3.NumLayers = 2
 	qwen3.QKNorm, qwen3.RMSNormEps, qwen3.HiddenSize, qwen3.TieEmbeddings = true, 1e-6, 192, true // wider than its heads together
-	return map[string]model.Config{"Qwen3": qwen3}
+	phi3 := tiny()
+	phi3.NumLayers, phi3.Fused, phi3.Window, phi3.Sliding = 2, true, 30, []bool{true, true}
+	phi4, factors := phi3, slices.Repeat([]float64{1}, 24)
+	phi4.Window, phi4.Sliding, phi4.RotaryDim = 0, nil, 48
+	phi4.RopeScaling = model.RopeScaling{Type: "longrope", OriginalMaxPosition: 30, Short: factors, Long: slices.Repeat([]float64{3}, 24), Attention: 1.2}
+	return map[string]model.Config{"Qwen3": qwen3, "Phi-3": phi3, "Phi-4": phi4}
 }
 
 // TestFamilies holds them to the CPU engine, and to themselves when layers are computed again.

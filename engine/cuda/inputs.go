@@ -60,6 +60,7 @@ func partsBucket(n int) int {
 // gradients are all zeros.
 type batch struct {
 	shape
+	net    *network
 	size   size
 	starts []int32
 	index  []int32 // rows with labels
@@ -73,7 +74,7 @@ func (n *network) newBatch(b engine.Batch) (*batch, error) {
 	if len(b.Labels) != rows || len(b.Starts) == 0 || b.Starts[0] != 0 || int(b.Starts[len(b.Starts)-1]) != rows {
 		return nil, fmt.Errorf("cuda: batch: %d tokens, %d labels, starts %v: these do not fit together", rows, len(b.Labels), b.Starts)
 	}
-	p := &batch{starts: b.Starts, tokens: b.Tokens, labels: b.Labels}
+	p := &batch{net: n, starts: b.Starts, tokens: b.Tokens, labels: b.Labels}
 	longest := 0
 	for i, s := range b.Starts[1:] {
 		if s <= b.Starts[i] {
@@ -102,8 +103,8 @@ func (p *batch) pad(b llama.Batch) {
 	p.parts = partsBucket(kernels.FlashParts(p.starts))
 }
 
-// pack writes the block that inputs describes.
-func (p *batch) pack(block []byte, scale float32, key engine.Key) {
+// pack writes the block that inputs describes. The second table of rotations, if there is one, follows the first one's positions.
+func (p *batch) pack(block []byte, scale float32, key engine.Key, positions int) {
 	in := p.shape.inputs(0)
 	clear(block[:in.bytes])
 	binary.LittleEndian.PutUint32(block[scaleAt:], math.Float32bits(scale))
@@ -122,9 +123,12 @@ func (p *batch) pack(block []byte, scale float32, key engine.Key) {
 		put(in.want, i, label)
 	}
 	for i, begin := range p.starts[:len(p.starts)-1] {
-		end := p.starts[i+1]
+		end, first := p.starts[i+1], int32(0)
+		if p.net.longer(int(end - begin)) {
+			first = int32(positions)
+		}
 		for row := begin; row < end; row++ {
-			put(in.pos, int(row), row-begin)
+			put(in.pos, int(row), first+row-begin)
 		}
 	}
 	for i, v := range kernels.FlashList(p.starts, p.parts) {

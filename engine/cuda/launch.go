@@ -48,13 +48,14 @@ func (p *pass) headNorms(kernel string, i int, qkv device.Ptr, k *kept) {
 	p.launch(kernel, flat(p.rows*heads*n.HeadDim/8), qkv, n.qkv, w[0], w[1], k.qk, n.q+n.kv, p.rows, n.NumHeads, heads, n.HeadDim, float32(n.RMSNormEps))
 }
 
-// rope rotates the first heads of each row in place.
-func (o *ops) rope(x device.Ptr, ld int, pos, cos, sin device.Ptr, rows, heads, d int, inverse bool) {
+// rope rotates q and k in place.
+func (p *pass) rope(qkv device.Ptr, inverse bool) {
 	turn := 0
 	if inverse {
 		turn = 1
 	}
-	o.launch("rope", flat(rows*heads*d/16), x, ld, pos, cos, sin, rows, heads, d, turn)
+	n, heads := p.n, p.n.NumHeads+p.n.NumKVHeads
+	p.launch("rope", flat(p.rows*heads*n.turned()/16), qkv, n.qkv, p.in.pos, p.b.cos, p.b.sin, p.rows, heads, n.HeadDim, n.turned(), turn)
 }
 
 func (o *ops) swiglu(h, gu device.Ptr, rows, n int) {

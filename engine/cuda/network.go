@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -99,9 +100,7 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{ad.LoRA != nil && lc.Match("lm_head"), "an adapter on lm_head"},
 		{cfg.GELU || cfg.NormPlusOne || cfg.PostNorms || cfg.EmbedScale != 0, "Gemma"},
 		{cfg.AttnSoftcap != 0 || cfg.LogitSoftcap != 0, "soft caps (Gemma 2)"},
-		{cfg.RotaryDim != 0 && cfg.RotaryDim != cfg.HeadDim, "partial rotary embeddings"},
-		{cfg.RopeScaling.Type == "longrope", "longrope"},
-		{cfg.Fused, "fused projections (Phi-3)"},
+		{cfg.RotaryDim%16 != 0, fmt.Sprintf("partial rotary embeddings of %d (multiples of 16 are)", cfg.RotaryDim)},
 		{cfg.OutBias || cfg.MLPBias, "biases but those of q, k and v"},
 		{cfg.HeadDim != 64 && cfg.HeadDim != 128, fmt.Sprintf("heads of %d (64 and 128 are)", cfg.HeadDim)},
 		{cfg.HiddenSize%8 != 0 || cfg.IntermediateSize%8 != 0, fmt.Sprintf("sizes %d and %d (multiples of 8 are)", cfg.HiddenSize, cfg.IntermediateSize)},
@@ -124,11 +123,15 @@ func (n *network) declare(lc *peft.LoraConfig) {
 	for i := range n.NumLayers {
 		p := fmt.Sprintf("model.layers.%d.", i)
 		h, f := n.HiddenSize, n.IntermediateSize
+		qkv := []part{{module: p + "self_attn.q_proj", out: n.q}, {module: p + "self_attn.k_proj", out: n.kv}, {module: p + "self_attn.v_proj", out: n.kv}}
+		gateUp := []part{{module: p + "mlp.gate_proj", out: f}, {module: p + "mlp.up_proj", out: f}}
+		if n.Fused { // the same rows below each other, and one adapter
+			qkv, gateUp = []part{{module: p + "self_attn.qkv_proj", out: n.qkv}}, []part{{module: p + "mlp.gate_up_proj", out: 2 * f}}
+		}
 		n.groups = append(n.groups, [stages]group{
-			{in: h, bias: n.QKVBias, parts: []part{
-				{module: p + "self_attn.q_proj", out: n.q}, {module: p + "self_attn.k_proj", out: n.kv}, {module: p + "self_attn.v_proj", out: n.kv}}},
+			{in: h, bias: n.QKVBias, parts: qkv},
 			{in: n.q, parts: []part{{module: p + "self_attn.o_proj", out: h}}},
-			{in: h, parts: []part{{module: p + "mlp.gate_proj", out: f}, {module: p + "mlp.up_proj", out: f}}},
+			{in: h, parts: gateUp},
 			{in: f, parts: []part{{module: p + "mlp.down_proj", out: h}}},
 		})
 		for s := range stages {
@@ -155,6 +158,22 @@ func (n *network) place(g *group, p *part, lc *peft.LoraConfig, site int) int {
 	p.rank, p.scale, p.col, p.site, p.a, p.b = r, float32(scale), g.rank, site, n.offset(a), n.offset(b)
 	g.rank += r
 	return site + 1
+}
+
+// turned is how many dimensions of a head, the first ones, turn with the position.
+func (n *network) turned() int { return cmp.Or(n.RotaryDim, n.HeadDim) }
+
+// tables is how many tables of rotations sequences up to a length need: with longrope those beyond a limit have one of their own.
+func (n *network) tables(longest int) int {
+	if n.longer(longest) {
+		return 2
+	}
+	return 1
+}
+
+// longer says whether a sequence turns by the second table.
+func (n *network) longer(sequence int) bool {
+	return n.RopeScaling.Type == "longrope" && sequence > n.RopeScaling.OriginalMaxPosition
 }
 
 // offset is where a tensor lies in the flat vector.

@@ -330,11 +330,11 @@ func (d *sim) normBackward(_ device.Grid, a args) error {
 }
 
 func (d *sim) rope(_ device.Grid, a args) error {
-	x, ld, pos, cos, sin, rows, heads, dim, inverse := a.ptr(), a.int(), a.ptr(), a.ptr(), a.ptr(), a.int(), a.int(), a.int(), a.int()
+	x, ld, pos, cos, sin, rows, heads, width, dim, inverse := a.ptr(), a.int(), a.ptr(), a.ptr(), a.ptr(), a.int(), a.int(), a.int(), a.int(), a.int()
 	for r, p := range d.i32(pos, rows) {
 		c, s := d.f32(cos+device.Ptr(4*int(p)*dim/2), dim/2), d.f32(sin+device.Ptr(4*int(p)*dim/2), dim/2)
 		for h := range heads {
-			v := d.b16(x+device.Ptr(2*(r*ld+h*dim)), dim)
+			v := d.b16(x+device.Ptr(2*(r*ld+h*width)), dim)
 			for i := range dim / 2 {
 				turn := s[i]
 				if inverse == 1 {

@@ -42,10 +42,9 @@ func (p *pass) forward() {
 
 // attention goes from the normalised input n to the residual stream x2 and its normalised n.
 func (p *pass) attention(i int, k *kept) {
-	n := p.n
 	p.project(i, stageQKV, p.b.n, k.qkv, k)
 	p.headNorm(i, k)
-	p.rope(k.qkv, n.qkv, p.in.pos, p.b.cos, p.b.sin, p.rows, n.NumHeads+n.NumKVHeads, n.HeadDim, false)
+	p.rope(k.qkv, false)
 	p.flashForward(i, k)
 	p.project(i, stageO, k.o, p.b.t, k)
 	p.norm(k.x, p.b.t, p.r.norms[i][1], k.x2, p.b.n, k.rstd2, p.rows)
@@ -108,7 +107,7 @@ func (p *pass) backwardMLP(i int, k *kept) {
 }
 
 func (p *pass) backwardAttention(i int, k *kept) {
-	b, n := p.b, p.n
+	b := p.b
 	o := p.projection(i, stageO, k)
 	o.gradB(b.dres)
 	o.gradA(k.o)
@@ -117,7 +116,7 @@ func (p *pass) backwardAttention(i int, k *kept) {
 	}
 	o.gradX(b.dres, b.dattn)
 	p.flashBackward(i, k)
-	p.rope(b.dqkv, n.qkv, p.in.pos, b.cos, b.sin, p.rows, n.NumHeads+n.NumKVHeads, n.HeadDim, true)
+	p.rope(b.dqkv, true)
 	p.headNormBackward(i, k)
 	qkv := p.projection(i, stageQKV, k)
 	qkv.gradB(b.dqkv)

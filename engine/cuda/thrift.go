@@ -76,12 +76,19 @@ func outOfMemory(what string, err error) error {
 
 // tables writes the rotations of all positions that there is room for, and the ones that biases need.
 func (t *Trainer) tables() error {
-	cos, sin, err := llama.Rotations(t.net.Config, t.size.longest)
-	if err != nil {
-		return err
+	for i := range t.net.tables(t.size.longest) {
+		sequence := 1
+		if i > 0 {
+			sequence = t.size.longest
+		}
+		cos, sin, err := llama.Rotations(t.net.Config, t.size.longest, sequence)
+		if err != nil {
+			return err
+		}
+		at := device.Ptr(4 * i * len(cos))
+		t.ops.upload(t.buffers.cos+at, floats(cos))
+		t.ops.upload(t.buffers.sin+at, floats(sin))
 	}
-	t.ops.upload(t.buffers.cos, floats(cos))
-	t.ops.upload(t.buffers.sin, floats(sin))
 	if t.net.QKVBias {
 		ones := make([]byte, 2*biasRows*t.size.rows)
 		for i := 0; i < len(ones); i += 2 * biasRows {

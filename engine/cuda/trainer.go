@@ -136,7 +136,7 @@ func (t *Trainer) run(b engine.Batch, scale float32, key engine.Key, train bool)
 // bring copies what a pass needs to the device.
 func (t *Trainer) bring(p *batch, scale float32, key engine.Key) error {
 	in := p.shape.inputs(t.buffers.inputs)
-	p.pack(t.block, scale, key)
+	p.pack(t.block, scale, key, t.size.longest)
 	t.ops.upload(t.buffers.inputs, t.block[:in.bytes])
 	if t.stale && len(t.params) > 0 && t.ops.err == nil {
 		t.ops.upload(t.resident.params, raw(t.params))

@@ -133,12 +133,14 @@ func (r *rope[T]) reserve(rows int) {
 	r.rows = rows
 }
 
-// Rotations is the table of a model's rotary embedding for positions 0..n-1: cos and sin of [n, headDim/2] angles.
-func Rotations(cfg model.Config, n int) (cos, sin []float32, err error) {
-	r, err := newRope[float32](cfg, cfg.RopeTheta, cfg.RopeScaling)
+// Rotations is the table of a model's rotary embedding for positions 0..n-1 of a sequence of so many: cos and sin of [n, d/2] angles, where d
+// dimensions of a head turn.
+func Rotations(cfg model.Config, n, sequence int) (cos, sin []float32, err error) {
+	all, err := newRope[float32](cfg, cfg.RopeTheta, cfg.RopeScaling)
 	if err != nil {
 		return nil, nil, err
 	}
+	r := all.of(sequence)
 	r.reserve(n)
 	return r.cos[:n*len(r.inv)], r.sin[:n*len(r.inv)], nil
 }

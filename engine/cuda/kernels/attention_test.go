@@ -11,21 +11,22 @@ import (
 func TestRope(t *testing.T) {
 	const rows, heads, all, positions = 5, 3, 4, 11
 	each(t, func(g gpu) {
-		for _, d := range []int{16, 64, 128} {
+		for _, c := range [][2]int{{16, 16}, {64, 64}, {128, 128}, {128, 96}, {40, 16}} {
+			d, turned := c[0], c[1]
 			ld := all*d + 8
-			x, cos, sin := g.halves(rows*ld), g.floats(positions*d/2), g.floats(positions*d/2)
+			x, cos, sin := g.halves(rows*ld), g.floats(positions*turned/2), g.floats(positions*turned/2)
 			pos := []int32{0, 1, 10, 0, 3}
 			for inverse := range 2 {
 				want := widen(x)
 				for r, p := range pos {
-					c, s := wide(cos[int(p)*d/2:][:d/2]), wide(sin[int(p)*d/2:][:d/2])
+					c, s := wide(cos[int(p)*turned/2:][:turned/2]), wide(sin[int(p)*turned/2:][:turned/2])
 					for h := range heads {
-						kernel.NewRef[float64]().Rope(1, d, want[r*ld+h*d:][:d], d, c, s, inverse == 1)
+						kernel.NewRef[float64]().Rope(1, turned, want[r*ld+h*d:][:turned], turned, c, s, inverse == 1)
 					}
 				}
 				y := put(g, x)
-				g.run("rope", 3, 32, y, ld, put(g, pos), put(g, cos), put(g, sin), rows, heads, d, inverse)
-				near(t, fmt.Sprintf("d=%d inverse=%d", d, inverse), widen(get[uint16](g, y, rows*ld)), want, bf16Tolerance)
+				g.run("rope", 3, 32, y, ld, put(g, pos), put(g, cos), put(g, sin), rows, heads, d, turned, inverse)
+				near(t, fmt.Sprintf("%d of d=%d inverse=%d", turned, d, inverse), widen(get[uint16](g, y, rows*ld)), want, bf16Tolerance)
 			}
 		}
 	})
