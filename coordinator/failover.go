@@ -14,6 +14,8 @@ const (
 	// unheard is how long Raft must have heard nothing from a leader who is to be replaced. It sends heartbeats every 70
 	// to 140 ms.
 	unheard = 250 * time.Millisecond
+	// askAgain is the pause before a voter that could not be asked is asked again.
+	askAgain = 20 * time.Millisecond
 )
 
 // relay is a Raft transport around another one, with what Raft looks for beside raft.Transport.
@@ -64,6 +66,34 @@ func (e *electable) Close() error {
 	return e.relay.Close()
 }
 
+// RequestVote implements raft.Transport. Raft asks each voter once an election. But it keeps connections open, and those to a
+// voter that was started anew since they were last used break at the first word; and a voter that is just starting
+// is there in a moment. To lose its vote would cost the whole election, and the next one would be held without the right to
+// depose a leader that others still believe in. A voter that is asked twice answers as the first time.
+func (e *electable) RequestVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return e.insist(func() error { return e.relay.RequestVote(id, to, req, resp) })
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (e *electable) RequestPreVote(id raft.ServerID, to raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return e.insist(func() error { return e.relay.RequestPreVote(id, to, req, resp) })
+}
+
+// insist calls until an answer comes, for as long as the shortest election.
+func (e *electable) insist(call func() error) error {
+	for began := time.Now(); ; {
+		err := call()
+		if err == nil || time.Since(began) >= heartbeat {
+			return err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-e.done:
+			return err
+		}
+	}
+}
+
 // stand has this node stand for election at once, as a leader that hands over asks its successor to. Voters then vote
 // for it although they believe in a leader.
 func (e *electable) stand() {
@@ -86,7 +116,7 @@ func (c *Coordinator) doubt(leader string) {
 	c.work.Go(func() {
 		defer c.doubting.Store(false)
 		term := c.raft.CurrentTerm()
-		if c.ping(c.ctx, []string{leader}); c.gossip.alive(leader) {
+		if !c.dead(leader) {
 			return
 		}
 		place := c.placeInLine(leader)
@@ -99,6 +129,17 @@ func (c *Coordinator) doubt(leader string) {
 			c.elect.stand()
 		}
 	})
+}
+
+// dead reports whether the node does not answer. A node that was started a moment ago may not know yet where the others
+// are: that is no reason to call them dead.
+func (c *Coordinator) dead(id string) bool {
+	if c.addr(id) == "" {
+		return false
+	}
+	answered := c.near.answers(c.ctx, id)
+	c.gossip.pinged(id, answered)
+	return !answered
 }
 
 // placeInLine is this node's place among the voters that may follow a leader: the living by id, witnesses last; -1: it

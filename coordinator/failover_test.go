@@ -2,6 +2,9 @@ package coordinator
 
 import (
 	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // A node that stands for election is elected although the others have a leader; that is how a dead one is replaced
@@ -21,5 +24,61 @@ func TestStandingForElection(t *testing.T) {
 	eventually(t, "another leader", func() bool { return rest[0].leads() && rest[1].leader() == rest[0].ID() })
 	if a, b := rest[0].placeInLine(old.ID()), rest[1].placeInLine(old.ID()); a+b != 1 {
 		t.Errorf("places in line: %d and %d", a, b)
+	}
+}
+
+// A voter that was started anew since the candidate last talked to it is heard in the first election: Raft's connections to its
+// process of before break at the first word.
+func TestVoteOfARestartedVoter(t *testing.T) {
+	t.Parallel()
+	boxes := three(t)
+	old, rest := leader(boxes)
+	next, other := rest[0], rest[1]
+	agree := func(lead *box, others ...*box) {
+		t.Helper()
+		eventually(t, "all to follow", func() bool {
+			for _, b := range others {
+				if b.leader() != lead.ID() || b.raft.LastIndex() != lead.raft.LastIndex() {
+					return false
+				}
+			}
+			return lead.raft.State() == raft.Leader && lead.raft.AppliedIndex() == lead.raft.LastIndex()
+		})
+	}
+	next.elect.stand() // so that it has connections to the others
+	agree(next, old, other)
+	old.elect.stand()
+	agree(old, next, other)
+	addr := other.mux.Advertise()
+	other.close()
+	creds, err := Load(other.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other = openWith(t, other.dir, "box", addr, creds, func(*Config) {})
+	agree(old, next, other)
+	term := next.raft.CurrentTerm()
+	old.kill()
+	next.elect.stand()
+	eventually(t, "a leader", func() bool { return next.raft.State() == raft.Leader })
+	if got := next.raft.CurrentTerm(); got != term+1 {
+		t.Errorf("it took %d elections", got-term)
+	}
+}
+
+// Whoever has just started and does not know yet where a node is does not call it dead.
+func TestUnknownIsNotDead(t *testing.T) {
+	t.Parallel()
+	a := first(t)
+	b := a.join(a.token(1, time.Minute))
+	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if a.dead("unheard of") || a.dead(b.ID()) {
+		t.Error("the living are called dead")
+	}
+	b.kill()
+	if !a.dead(b.ID()) {
+		t.Error("a node that does not answer is called alive")
 	}
 }

@@ -26,16 +26,17 @@ const (
 type reporter struct {
 	w *worker
 
-	mu      sync.Mutex
-	pending []*proto.StepRecord // in order; not yet seen in the ledger
-	held    *proto.StepRecord   // the last one, while its evaluation is under way
-	saved   []*proto.Checkpoint // in order; durable here, not yet reported
-	lead    bool
-	member  bool      // of the newest lease: the others would be refused
-	since   time.Time // of the oldest pending record
-	wake    chan struct{}
-	hurry   bool
-	trouble string // to be said, though the run goes on
+	mu         sync.Mutex
+	pending    []*proto.StepRecord // in order; not yet seen in the ledger
+	held       *proto.StepRecord   // the last one, while its evaluation is under way
+	saved      []*proto.Checkpoint // in order; durable here, not yet reported
+	generation uint64              // of the last record
+	lead       bool
+	member     bool      // of the newest lease: the others would be refused
+	since      time.Time // of the oldest pending record
+	wake       chan struct{}
+	hurry      bool
+	trouble    string // to be said, though the run goes on
 }
 
 func newReporter(w *worker) *reporter {
@@ -67,7 +68,8 @@ func (r *reporter) push(s *proto.StepRecord) {
 	}
 	r.pending = append(r.pending, s)
 	r.w.appendLog(s)
-	if s.Step == 1 { // somebody is waiting to see that it works
+	if s.Generation != r.generation { // somebody is waiting to see that it works
+		r.generation = s.Generation
 		r.wakeUp()
 	}
 }
