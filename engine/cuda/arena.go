@@ -25,6 +25,11 @@ func (c *carver) bytes(n int64) device.Ptr {
 func (c *carver) bf16(rows, cols int) device.Ptr { return c.bytes(2 * int64(rows) * int64(cols)) }
 func (c *carver) f32(n int) device.Ptr           { return c.bytes(4 * int64(n)) }
 
+// matrix has room for more columns right of its own.
+func (c *carver) matrix(rows, cols, more int) device.Matrix {
+	return matrix(c.bf16(rows, cols+more), cols+more)
+}
+
 // packed is an NF4 matrix in device memory.
 type packed struct {
 	codes  device.Ptr // two to a byte
@@ -37,11 +42,11 @@ type packed struct {
 
 // weights of a group: one matrix, or the parts in NF4.
 type weights struct {
-	dense device.Ptr // [out,in]
+	dense device.Matrix // [out+rank,in+rank]: the frozen weight, b right of it, a below it
 	parts []packed
-	bias  device.Ptr // [8,out], of which the first row counts
-	a     device.Ptr // [rank,in]: lora_A of all parts, one below the other
-	b     []device.Ptr
+	bias  device.Ptr    // [8,out], of which the first row counts
+	a     device.Matrix // [rank,in]: lora_A of all parts, one below the other
+	b     device.Matrix // [out,rank]: scale * lora_B of all parts: each has rows and columns of its own, with zeros beside it
 }
 
 // resident is what stays in device memory from step to step.
@@ -81,9 +86,11 @@ func (n *network) carveGroup(c *carver, g *group) (w weights) {
 		w.bias = c.bf16(biasRows, g.out)
 	}
 	if !n.fourBit {
-		w.dense = c.bf16(g.out, g.in)
+		w.dense = c.matrix(g.out+g.rank, g.in, g.rank)
+		w.a, w.b = below(w.dense, g.out), right(w.dense, g.in)
 		return w
 	}
+	w.a, w.b = c.matrix(g.rank, g.in, 0), c.matrix(g.out, g.rank, 0)
 	for _, p := range g.parts {
 		w.parts = append(w.parts, n.carvePacked(c, p.out*g.in))
 	}
@@ -102,29 +109,21 @@ func (n *network) carvePacked(c *carver, values int) packed {
 	return p
 }
 
-// carveAdapters is the flat vector, its gradient, and copies of it in bf16 as the products want them.
+// carveAdapters is the flat vector and its gradient.
 func (n *network) carveAdapters(c *carver, r *resident) {
 	r.params, r.grad = c.f32(n.trainable()), c.f32(n.trainable())
-	for i := range n.groups {
-		for s := range stages {
-			g, w := &n.groups[i][s], &r.groups[i][s]
-			w.a = c.bf16(g.rank, g.in)
-			w.b = nil
-			for _, p := range g.parts {
-				w.b = append(w.b, c.bf16(p.out, p.rank))
-			}
-		}
-	}
 }
 
-// kept is what a layer keeps for its backward pass. All are bf16 [rows, width], but for the last three.
+// kept is what a layer keeps for its backward pass. All are bf16 [rows, width], but for the last three. A matrix that is the input of a product or its
+// gradient has room for u or du behind it: see projection.
 type kept struct {
-	x, x2        device.Ptr // the residual stream on entry, and after attention
-	qkv, o, gu   device.Ptr // rotated q and k, and v; attention's output; gate and up
-	qk           device.Ptr // [rows,qk]: q and k before the norms of their heads, where there are any
-	u            [stages]device.Ptr
-	lse          device.Ptr // [heads,rows]
-	rstd1, rstd2 device.Ptr // [rows]
+	x, x2        device.Ptr         // the residual stream on entry, and after attention
+	qkv          device.Matrix      // rotated q and k, and v
+	o, gu        device.Matrix      // attention's output; gate and up, and later their gradient
+	qk           device.Ptr         // [rows,qk]: q and k before the norms of their heads, where there are any
+	u            [stages]device.Ptr // but that of o, which is behind it
+	lse          device.Ptr         // [heads,rows]
+	rstd1, rstd2 device.Ptr         // [rows]
 }
 
 // buffers is the memory of a pass.
@@ -132,25 +131,26 @@ type buffers struct {
 	shared kept   // of layers that keep nothing, or not all
 	layers []kept // of those with a backward pass, from the lowest
 
-	n, t       device.Ptr // [rows,hidden]: normalised input; output of attention or the MLP
-	h          device.Ptr // [rows,ffn]: hidden activations of the MLP, and their gradient
-	dequant    device.Ptr // [out,in]: one group's weight, when it is in NF4
-	dres, dn   device.Ptr // [rows,hidden]: gradients of the residual stream and of a normalised input
-	dattn      device.Ptr // [rows,q]: of attention's output
-	dqkv       device.Ptr // [rows,qkv]
-	delta      device.Ptr // [heads,rows]: rows of dO times those of O
-	du         device.Ptr // [rows,rank]
-	da         device.Ptr // [rank,in], f32: gradients of lora_A of all parts
-	xd, dxa    device.Ptr // [rows,in]: dropped input, and its gradient
-	cos, sin   device.Ptr // [tables*positions, turned/2], f32
-	losses     device.Ptr // [labelled], f32
-	ones       device.Ptr // [rows,8], the first column 1: turns a bias into a matrix; 0 without biases
-	inputs     device.Ptr // see inputs
-	hx, hd, hr device.Ptr // [chunk,hidden]: the head's rows of the residual stream: before the last layer's output is added, that output, and the sum
-	hn, dh     device.Ptr // [chunk,hidden]: normalised; gradient of that
-	hrstd      device.Ptr // [chunk]
-	logits     device.Ptr // [chunk,vocab], f32
-	dlogits    device.Ptr // [chunk,vocab]
+	n          device.Matrix // [rows,hidden]: normalised input
+	t          device.Ptr    // [rows,hidden]: output of attention or the MLP
+	h          device.Matrix // [rows,ffn]: hidden activations of the MLP, and their gradient
+	dequant    device.Ptr    // [out+rank,in+rank]: one group's weight, when it is in NF4
+	dres       device.Matrix // [rows,hidden]: gradient of the residual stream
+	dn         device.Ptr    // [rows,hidden]: gradient of a normalised input
+	dattn      device.Ptr    // [rows,q]: of attention's output
+	dqkv       device.Matrix // [rows,qkv]
+	delta      device.Ptr    // [heads,rows]: rows of dO times those of O
+	da         device.Ptr    // [rank,in], f32: gradients of lora_A of all parts
+	xd, dxa    device.Ptr    // [rows,in]: dropped input, and its gradient
+	cos, sin   device.Ptr    // [tables*positions, turned/2], f32
+	losses     device.Ptr    // [labelled], f32
+	ones       device.Ptr    // [rows,8], the first column 1: turns a bias into a matrix; 0 without biases
+	inputs     device.Ptr    // see inputs
+	hx, hd, hr device.Ptr    // [chunk,hidden]: the head's rows of the residual stream: before the last layer's output is added, that output, and the sum
+	hn, dh     device.Ptr    // [chunk,hidden]: normalised; gradient of that
+	hrstd      device.Ptr    // [chunk]
+	logits     device.Ptr    // [chunk,vocab], f32
+	dlogits    device.Ptr    // [chunk,vocab]
 }
 
 // carvePass is the memory of a training step, level by level of recomputation: see Plan.Recompute.
@@ -162,16 +162,17 @@ func (n *network) carvePass(c *carver, s size, recompute int) (b buffers, keptBy
 		b.layers = append(b.layers, n.carveKept(c, s.rows, b.shared, levelOf(i, n.backward(), recompute)))
 	}
 	keptBytes = c.used - before
-	b.n, b.t, b.h = c.bf16(s.rows, h), c.bf16(s.rows, h), c.bf16(s.rows, f)
-	b.dres, b.dn = c.bf16(s.rows, h), c.bf16(s.rows, h)
-	b.dattn, b.dqkv = c.bf16(s.rows, n.q), c.bf16(s.rows, n.qkv)
+	b.n, b.t = c.matrix(s.rows, h, n.groupRank(stageQKV, stageGateUp)), c.bf16(s.rows, h)
+	b.h = c.matrix(s.rows, f, n.groupRank(stageDown))
+	b.dres, b.dn = c.matrix(s.rows, h, n.groupRank(stageO, stageDown)), c.bf16(s.rows, h)
+	b.dattn, b.dqkv = c.bf16(s.rows, n.q), c.matrix(s.rows, n.qkv, n.groupRank(stageQKV))
 	b.delta = c.f32(n.NumHeads * s.rows)
-	b.du, b.da = c.bf16(s.rows, n.rank()), c.f32(n.rank()*max(h, f, n.q))
+	b.da = c.f32(n.groupRank(stageQKV, stageO, stageGateUp, stageDown) * max(h, f, n.q))
 	if n.dropout > 0 {
 		b.xd, b.dxa = c.bf16(s.rows, max(h, f, n.q)), c.bf16(s.rows, max(h, f, n.q))
 	}
 	if n.fourBit {
-		b.dequant = c.bf16(1, max(n.qkv*h, h*n.q, 2*f*h))
+		b.dequant = c.bf16(1, n.largestGroup())
 	}
 	angles := n.tables(s.longest) * s.longest * n.turned() / 2
 	b.cos, b.sin = c.f32(angles), c.f32(angles)
@@ -195,26 +196,40 @@ func (n *network) carveKept(c *carver, rows int, shared kept, l level) kept {
 	k := shared
 	k.x = c.bf16(rows, n.HiddenSize)
 	for s := range stages {
-		k.u[s] = c.bf16(rows, n.groupRank(s))
+		if s != stageO {
+			k.u[s] = c.bf16(rows, n.groupRank(s))
+		}
 	}
 	if l == keepInput {
 		return k
 	}
-	k.x2, k.qkv, k.o = c.bf16(rows, n.HiddenSize), c.bf16(rows, n.qkv), c.bf16(rows, n.q)
+	k.x2, k.qkv, k.o = c.bf16(rows, n.HiddenSize), c.matrix(rows, n.qkv, 0), c.matrix(rows, n.q, n.groupRank(stageO))
 	if n.QKNorm {
 		k.qk = c.bf16(rows, n.q+n.kv)
 	}
 	k.lse, k.rstd1, k.rstd2 = c.f32(n.NumHeads*rows), c.f32(rows), c.f32(rows)
 	if l == keepAll {
-		k.gu = c.bf16(rows, 2*n.IntermediateSize)
+		k.gu = c.matrix(rows, 2*n.IntermediateSize, n.groupRank(stageGateUp))
 	}
 	return k
 }
 
-// groupRank is the largest rank of a stage's groups.
-func (n *network) groupRank(stage int) (r int) {
+// groupRank is the largest rank of some stages' groups.
+func (n *network) groupRank(of ...int) (r int) {
 	for i := range n.groups {
-		r = max(r, n.groups[i][stage].rank)
+		for _, s := range of {
+			r = max(r, n.groups[i][s].rank)
+		}
 	}
 	return r
+}
+
+// largestGroup is the elements of the largest weight, with its adapters around it.
+func (n *network) largestGroup() (most int) {
+	for i := range n.groups {
+		for _, g := range n.groups[i] {
+			most = max(most, (g.out+g.rank)*(g.in+g.rank))
+		}
+	}
+	return most
 }

@@ -14,9 +14,9 @@
 //   - Memory is planned ahead (plan.go, arena.go): two allocations, one for what stays and one for a pass, cut at multiples of 256 bytes by the same
 //     code that counts them for the plan. A step allocates nothing. What does not fit is met by computing layers again in the
 //     backward pass, gate and up first, which costs least per byte; then by an engine.ErrOutOfMemory with the number.
-//   - Linear layers with one input are one product: q, k and v; gate and up. Adapters are products of their own beside it, added to its
-//     output (beta = 1); one product serves the lora_A of all of a group, unless dropout gives each an input of its own. In NF4 a group's weight is
-//     unpacked into one scratch before each use.
+//   - Linear layers with one input are one product: q, k and v; gate and up. Adapters are in it too, by a longer inner dimension (projection.go); what is
+//     left beside it are the narrow products with lora_A or lora_B alone, one for all of a group. With dropout each adapter has an input of its own, and its way
+//     back is a product of its own. In NF4 a group's weight is unpacked into one scratch before each use, and the adapters copied beside it.
 //   - Gradients of the adapters are written where the flat vector has them. Frozen weights get none, and the backward pass ends at
 //     the lowest adapter.
 //   - Whatever differs between micro-batches lies in device memory (inputs.go), and numbers of rows are rounded to few: so a pass is recorded once per shape

@@ -22,6 +22,7 @@ type loader struct {
 	from   llama.Weights
 	stored llama.Stored // from, if it can read a piece at a time
 	packer llama.Packer
+	stage  device.Ptr // room for the largest of the matrices that have columns of adapters beside them
 	room   []byte
 	wide   []float32
 }
@@ -61,16 +62,54 @@ func (l *loader) group(g *group, w *weights) {
 	if g.bias {
 		l.zero(w.bias, 2*biasRows*int64(g.out))
 	}
+	l.around(g, w)
 	for i, p := range g.parts {
 		if g.bias {
 			l.matrix(w.bias+device.Ptr(2*p.row), p.module+".bias", p.out)
 		}
 		if w.parts == nil {
-			l.matrix(below(matrix(w.dense, g.in), p.row).At, p.module+".weight", p.out, g.in)
+			l.linear(below(w.dense, p.row), p.module+".weight", p.out, g.in)
 		} else {
 			l.fourBit(&w.parts[i], p.module+".weight", p.out, g.in)
 		}
 	}
+}
+
+// around makes zeros of what lies around the weight: adapters will fill the most of it.
+func (l *loader) around(g *group, w *weights) {
+	if g.rank == 0 {
+		return
+	}
+	if w.parts == nil {
+		l.zero(w.dense.At, 2*int64(g.out+g.rank)*int64(g.in+g.rank))
+		return
+	}
+	l.zero(w.a.At, 2*int64(g.rank)*int64(g.in))
+	l.zero(w.b.At, 2*int64(g.out)*int64(g.rank))
+}
+
+// linear loads a weight into its place within a wider one: whole, and from there row by row.
+func (l *loader) linear(to device.Matrix, name string, out, in int) {
+	if to.LD == in {
+		l.matrix(to.At, name, out, in)
+		return
+	}
+	l.matrix(l.stage, name, out, in)
+	l.copyMatrix(matrix(l.stage, in), to, out, in)
+}
+
+// staged is how many bytes the stage has.
+func (n *network) staged() (most int64) {
+	for i := range n.groups {
+		for _, g := range n.groups[i] {
+			for _, p := range g.parts {
+				if g.rank > 0 && !n.fourBit {
+					most = max(most, 2*int64(p.out)*int64(g.in))
+				}
+			}
+		}
+	}
+	return most
 }
 
 // matrix loads a tensor in bf16.

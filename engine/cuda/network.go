@@ -31,16 +31,23 @@ type part struct {
 	row    int // its first row in the group's weight, and first column in the group's output
 
 	rank  int // 0: no adapter
-	col   int // its first column among the group's low-rank activations
+	col   int // its first column among the group's low-rank activations, of which cols are its own
 	scale float32
 	site  int // numbers the adapters of a model, for dropout
 	a, b  int // offsets of lora_A [rank,in] and lora_B [out,rank] in the flat vector
 }
 
+// rankUnit is what adapters' columns are multiples of, so that rows of 16-bit matrices that have them begin at multiples of 32 bytes. Columns beyond
+// the rank are zeros: in the copies of the parameters, and so in what is computed of them.
+const rankUnit = 16
+
+// cols is how many columns a part has among the group's low-rank activations.
+func (p *part) cols() int { return (p.rank + rankUnit - 1) / rankUnit * rankUnit }
+
 // group is linear layers with one input.
 type group struct {
 	in, out int
-	rank    int // the sum of its parts'
+	rank    int // columns of all parts' low-rank activations
 	bias    bool
 	parts   []part
 }
@@ -156,7 +163,7 @@ func (n *network) place(g *group, p *part, lc *peft.LoraConfig, site int) int {
 	r, scale := lc.Of(p.module)
 	a, b := peft.Names(p.module)
 	p.rank, p.scale, p.col, p.site, p.a, p.b = r, float32(scale), g.rank, site, n.offset(a), n.offset(b)
-	g.rank += r
+	g.rank += p.cols()
 	return site + 1
 }
 
@@ -193,13 +200,3 @@ func (n *network) trainable() int {
 
 // backward is how many layers, the upper ones, have a backward pass.
 func (n *network) backward() int { return n.NumLayers - n.lowest/stages }
-
-// rank is the largest of any group.
-func (n *network) rank() (r int) {
-	for i := range n.groups {
-		for _, g := range n.groups[i] {
-			r = max(r, g.rank)
-		}
-	}
-	return r
-}

@@ -65,7 +65,7 @@ func below(m device.Matrix, row int) device.Matrix {
 	return m
 }
 
-// xwt is c[m,n] = alpha * x[m,k] w[n,k]^T + beta * c; xw is that with w[k,n]; xtw that with x[k,m] and w[k,n].
+// xwt is c[m,n] = alpha * x[m,k] w[n,k]^T + beta * c; xw is that with w[k,n]; xtw, without the old c, that with x[k,m] and w[k,n].
 func (o *ops) xwt(m, n, k int, alpha float32, x, w device.Matrix, beta float32, c device.Matrix) {
 	o.gemm(false, true, m, n, k, alpha, x, w, beta, c)
 }
@@ -74,8 +74,8 @@ func (o *ops) xw(m, n, k int, alpha float32, x, w device.Matrix, beta float32, c
 	o.gemm(false, false, m, n, k, alpha, x, w, beta, c)
 }
 
-func (o *ops) xtw(m, n, k int, x, w, c device.Matrix) {
-	o.gemm(true, false, m, n, k, 1, x, w, 0, c)
+func (o *ops) xtw(m, n, k int, alpha float32, x, w, c device.Matrix) {
+	o.gemm(true, false, m, n, k, alpha, x, w, 0, c)
 }
 
 func (o *ops) gemm(ta, tb bool, m, n, k int, alpha float32, a, b device.Matrix, beta float32, c device.Matrix) {

@@ -67,8 +67,8 @@ func (s size) chunk(n *network) int {
 
 // Plan is what of a device's memory a trainer takes, in bytes, part by part.
 type Plan struct {
-	Weights     int64 `json:"weights"`     // frozen
-	Adapters    int64 `json:"adapters"`    // trainable parameters, their gradient, and copies in bf16
+	Weights     int64 `json:"weights"`     // frozen, with the adapters' copies in bf16 around them
+	Adapters    int64 `json:"adapters"`    // trainable parameters and their gradient
 	Activations int64 `json:"activations"` // what layers keep for their backward pass
 	Scratch     int64 `json:"scratch"`     // all other buffers of a step
 	Peak        int64 `json:"peak"`        // the sum, with what the libraries take

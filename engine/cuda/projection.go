@@ -3,131 +3,132 @@ package cuda
 import "lorad/engine/cuda/device"
 
 // projection is one group of a layer in a pass: y = x W^T + bias + scale * B(A(dropout(x))), part by part.
+//
+// Adapters are part of the weight's product, by a longer inner dimension. Behind its own columns, x has room for u = A(dropout(x)), and the weight for
+// scale*B, so y = [x | u] [W | scale*B]^T. The gradient is that turned round: dy has room for du = scale * dy B, the weight for A below its
+// rows, and dx = [dy | du] [W ; A]. In both, nothing but u and du is computed beside the one product, and y and dx are written once.
 type projection struct {
 	*pass
 	g *group
 	w *weights
-	u device.Ptr // [rows,rank]: scale * A(dropout(x)) of all parts, kept for the backward pass
+	u device.Matrix // [rows,rank], kept for the backward pass
 }
 
 func (p *pass) projection(layer, stage int, k *kept) projection {
-	return projection{p, &p.n.groups[layer][stage], &p.r.groups[layer][stage], k.u[stage]}
+	g := &p.n.groups[layer][stage]
+	j := projection{p, g, &p.r.groups[layer][stage], matrix(k.u[stage], g.rank)}
+	if stage == stageO {
+		j.u = right(k.o, g.in) // its input is kept, and u with it
+	}
+	return j
 }
 
-// project computes y[rows,out] of x[rows,in].
-func (p *pass) project(layer, stage int, x, y device.Ptr, k *kept) {
+// project computes y[rows,out] of x[rows,in] and leaves u behind x.
+func (p *pass) project(layer, stage int, x, y device.Matrix, k *kept) {
 	j := p.projection(layer, stage, k)
-	g, out := j.g, matrix(y, j.g.out)
+	g := j.g
 	var beta float32
 	if g.bias {
-		p.xw(p.rows, g.out, biasRows, 1, matrix(p.b.ones, biasRows), matrix(j.w.bias, g.out), 0, out)
+		p.xw(p.rows, g.out, biasRows, 1, matrix(p.b.ones, biasRows), matrix(j.w.bias, g.out), 0, y)
 		beta = 1
 	}
-	p.xwt(p.rows, g.out, g.in, 1, matrix(x, g.in), j.weight(), beta, out)
 	j.lowRank(x)
-	for i, l := range g.parts {
-		if l.rank > 0 {
-			p.xwt(p.rows, l.out, l.rank, 1, right(matrix(j.u, g.rank), l.col), matrix(j.w.b[i], l.rank), 1, right(out, l.row))
-		}
-	}
+	p.xwt(p.rows, g.out, g.in+g.rank, 1, x, j.across(), beta, y)
 }
 
-// weight is the frozen matrix, in the one scratch if it has to be unpacked.
-func (j *projection) weight() device.Matrix {
-	if j.w.parts == nil {
-		return matrix(j.w.dense, j.g.in)
-	}
-	m := matrix(j.b.dequant, j.g.in)
-	for i, l := range j.g.parts {
-		j.dequantise(&j.w.parts[i], below(m, l.row).At, l.out, j.g.in)
+// across is [W | scale*B], [out,in+rank]; upright is [W ; A], [out+rank,in].
+func (j *projection) across() device.Matrix {
+	m := j.weight()
+	if j.w.parts != nil {
+		j.copyMatrix(j.w.b, right(m, j.g.in), j.g.out, j.g.rank)
 	}
 	return m
 }
 
-// together says whether one product serves all parts' lora_A: their inputs and scales are the same.
-func (j *projection) together() bool {
-	if j.drops() {
-		return false
+func (j *projection) upright() device.Matrix {
+	m := j.weight()
+	if j.w.parts != nil {
+		j.copyMatrix(j.w.a, below(m, j.g.out), j.g.rank, j.g.in)
 	}
-	var scale float32
-	for _, l := range j.g.parts {
-		if l.rank > 0 && scale != 0 && l.scale != scale {
-			return false
-		}
-		if l.rank > 0 {
-			scale = l.scale
-		}
+	return m
+}
+
+// weight is the frozen matrix with what is around it, or in the one scratch, unpacked, with room for that.
+func (j *projection) weight() device.Matrix {
+	if j.w.parts == nil {
+		return j.w.dense
 	}
-	return scale != 0
+	m := matrix(j.b.dequant, j.g.in+j.g.rank)
+	for i, l := range j.g.parts {
+		j.dequantise(&j.w.parts[i], below(m, l.row), l.out, j.g.in)
+	}
+	return m
 }
 
 func (j *projection) drops() bool { return j.train && j.n.dropout > 0 }
 
-// lowRank computes u.
-func (j *projection) lowRank(x device.Ptr) {
-	g, u, a := j.g, matrix(j.u, j.g.rank), matrix(j.w.a, j.g.in)
-	if j.together() {
-		j.xwt(j.rows, g.rank, g.in, j.scale(), matrix(x, g.in), a, 0, u)
+// lowRank computes u, behind x and where it is kept. One product serves all parts, unless dropout gives each an input of its own.
+func (j *projection) lowRank(x device.Matrix) {
+	g, u := j.g, right(x, j.g.in)
+	if g.rank == 0 {
 		return
 	}
-	for i := range g.parts {
-		if l := &g.parts[i]; l.rank > 0 {
-			j.xwt(j.rows, l.rank, g.in, l.scale, matrix(j.dropped(l, x), g.in), below(a, l.col), 0, right(u, l.col))
+	if j.drops() {
+		for i := range g.parts {
+			if l := &g.parts[i]; l.rank > 0 {
+				j.xwt(j.rows, l.cols(), g.in, 1, j.dropped(l, x), below(j.w.a, l.col), 0, right(u, l.col))
+			}
 		}
+	} else {
+		j.xwt(j.rows, g.rank, g.in, 1, x, j.w.a, 0, u)
 	}
-}
-
-// scale is the one that all parts have.
-func (j *projection) scale() (s float32) {
-	for _, l := range j.g.parts {
-		if l.rank > 0 {
-			s = l.scale
-		}
+	if j.train && u != j.u {
+		j.copyMatrix(u, j.u, j.rows, g.rank)
 	}
-	return s
 }
 
 // dropped is dropout(x), or x itself when nothing is dropped. The mask is drawn again wherever it is needed.
-func (j *projection) dropped(l *part, x device.Ptr) device.Ptr {
+func (j *projection) dropped(l *part, x device.Matrix) device.Matrix {
 	if !j.drops() {
 		return x
 	}
 	j.dropout(x, j.b.xd, j.rows, j.g.in, j.in.key, l.site)
-	return j.b.xd
+	return matrix(j.b.xd, j.g.in)
 }
 
-// gradB computes du = scale * dy B, which gradA and gradX need, and dB = dy^T u.
-func (j *projection) gradB(dy device.Ptr) {
-	g, d, du := j.g, matrix(dy, j.g.out), matrix(j.b.du, j.g.rank)
-	for i, l := range g.parts {
-		if l.rank == 0 {
-			continue
-		}
-		mine := right(d, l.row)
-		j.xw(j.rows, l.rank, l.out, l.scale, mine, matrix(j.w.b[i], l.rank), 0, right(du, l.col))
-		j.xtw(l.out, l.rank, j.rows, mine, right(matrix(j.u, g.rank), l.col), wide(j.grad(l.b), l.rank))
+// gradB computes dB = scale * dy^T u, and du behind dy, which gradA and gradX need.
+func (j *projection) gradB(dy device.Matrix) {
+	g := j.g
+	if g.rank == 0 {
+		return
 	}
+	for _, l := range g.parts {
+		if l.rank > 0 {
+			j.xtw(l.out, l.rank, j.rows, l.scale, right(dy, l.row), right(j.u, l.col), wide(j.grad(l.b), l.rank))
+		}
+	}
+	j.xw(j.rows, g.rank, g.out, 1, dy, j.w.b, 0, right(dy, g.out))
 }
 
 // grad is a place in the flat gradient.
 func (j *projection) grad(offset int) device.Ptr { return j.r.grad + device.Ptr(4*offset) }
 
 // gradA computes dA = du^T dropout(x).
-func (j *projection) gradA(x device.Ptr) {
-	g, du := j.g, matrix(j.b.du, j.g.rank)
+func (j *projection) gradA(x, dy device.Matrix) {
+	g, du := j.g, right(dy, j.g.out)
 	if g.rank == 0 {
 		return
 	}
 	if j.drops() || len(g.parts) == 1 {
 		for i := range g.parts {
 			if l := &g.parts[i]; l.rank > 0 {
-				j.xtw(l.rank, g.in, j.rows, right(du, l.col), matrix(j.dropped(l, x), g.in), wide(j.grad(l.a), g.in))
+				j.xtw(l.rank, g.in, j.rows, 1, right(du, l.col), j.dropped(l, x), wide(j.grad(l.a), g.in))
 			}
 		}
 		return
 	}
 	all := wide(j.b.da, g.in) // x is read once for all parts
-	j.xtw(g.rank, g.in, j.rows, du, matrix(x, g.in), all)
+	j.xtw(g.rank, g.in, j.rows, 1, du, x, all)
 	for _, l := range g.parts {
 		if l.rank > 0 {
 			j.copy(j.grad(l.a), below(all, l.col).At, 4*int64(l.rank)*int64(g.in))
@@ -135,20 +136,18 @@ func (j *projection) gradA(x device.Ptr) {
 	}
 }
 
-// gradX computes dx[rows,in] = dy W + du A, the latter under dropout's mask.
-func (j *projection) gradX(dy, dx device.Ptr) {
-	g, to, du, a := j.g, matrix(dx, j.g.in), matrix(j.b.du, j.g.rank), matrix(j.w.a, j.g.in)
-	j.xw(j.rows, g.in, g.out, 1, matrix(dy, g.out), j.weight(), 0, to)
-	switch {
-	case g.rank == 0:
-	case !j.drops():
-		j.xw(j.rows, g.in, g.rank, 1, du, a, 1, to)
-	default:
-		for i := range g.parts {
-			if l := &g.parts[i]; l.rank > 0 {
-				j.xw(j.rows, g.in, l.rank, 1, right(du, l.col), below(a, l.col), 0, matrix(j.b.dxa, g.in))
-				j.dropoutAdd(dx, j.b.dxa, j.rows, g.in, j.in.key, l.site)
-			}
+// gradX computes dx[rows,in] = dy W + du A. Dropout's mask lies on the latter alone, which is then a product of its own for each part.
+func (j *projection) gradX(dy, dx device.Matrix) {
+	g := j.g
+	if !j.drops() || g.rank == 0 {
+		j.xw(j.rows, g.in, g.out+g.rank, 1, dy, j.upright(), 0, dx)
+		return
+	}
+	j.xw(j.rows, g.in, g.out, 1, dy, j.weight(), 0, dx)
+	for i := range g.parts {
+		if l := &g.parts[i]; l.rank > 0 {
+			j.xw(j.rows, g.in, l.cols(), 1, right(dy, g.out+l.col), below(j.w.a, l.col), 0, matrix(j.b.dxa, g.in))
+			j.dropoutAdd(dx, j.b.dxa, j.rows, g.in, j.in.key, l.site)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func newSim(free int64) *sim {
 		"head_norm_forward": d.headNorm, "head_norm_backward": d.headNormBackward,
 		"embed_gather": d.embed, "rmsnorm_forward": d.norm, "rmsnorm_backward": d.normBackward, "rope": d.rope, "swiglu_forward": d.swiglu,
 		"swiglu_backward": d.swigluBackward, "gather_rows": d.gather, "scatter_rows": d.scatter, "cross_entropy": d.crossEntropy,
-		"dropout": d.dropout, "dropout_add": d.dropoutAdd, "nf4_dequantise": d.dequantise, "cast_bf16": d.cast, "flash_delta": d.flashDelta,
+		"dropout": d.dropout, "dropout_add": d.dropoutAdd, "nf4_dequantise": d.dequantise, "cast_bf16": d.cast, "copy_matrix": d.copyMatrix, "flash_delta": d.flashDelta,
 		"flash_forward_d64": d.flashForward, "flash_backward_kv_d64": d.flashKV, "flash_backward_q_d64": d.flashQ,
 	}
 	return d
@@ -310,10 +310,10 @@ func (d *sim) norm(_ device.Grid, a args) error {
 }
 
 func (d *sim) normBackward(_ device.Grid, a args) error {
-	dy, lddy, resid, w, rstd, dres, dx, rows, n := a.ptr(), a.int(), a.ptr(), a.ptr(), a.ptr(), a.ptr(), a.ptr(), a.int(), a.int()
+	dy, lddy, resid, w, rstd, dres, dx, lddx, rows, n := a.ptr(), a.int(), a.ptr(), a.ptr(), a.ptr(), a.ptr(), a.ptr(), a.int(), a.int(), a.int()
 	g, x, weight, out := d.load(matrix(dy, lddy), rows, n), d.load(matrix(resid, n), rows, n), d.load(matrix(w, n), 1, n), make([]float32, rows*n)
 	if dres != 0 {
-		out = d.load(matrix(dres, n), rows, n)
+		out = d.load(matrix(dres, lddx), rows, n)
 	}
 	for r := range rows {
 		var sum float64
@@ -325,7 +325,7 @@ func (d *sim) normBackward(_ device.Grid, a args) error {
 			out[r*n+i] += inv*g[r*n+i]*weight[i] - x[r*n+i]*inv*inv*inv/float32(n)*float32(sum)
 		}
 	}
-	d.store(matrix(dx, n), out, n)
+	d.store(matrix(dx, lddx), out, n)
 	return nil
 }
 
@@ -391,10 +391,10 @@ func (d *sim) gather(_ device.Grid, a args) error {
 }
 
 func (d *sim) scatter(_ device.Grid, a args) error {
-	x, index, y, rows, n := a.ptr(), a.ptr(), a.ptr(), a.int(), a.int()
+	x, index, y, ldy, rows, n := a.ptr(), a.ptr(), a.ptr(), a.int(), a.int(), a.int()
 	for i, r := range d.i32(index, rows) {
 		if r >= 0 {
-			copy(d.b16(y+device.Ptr(2*int(r)*n), n), d.b16(x+device.Ptr(2*i*n), n))
+			copy(d.b16(y+device.Ptr(2*int(r)*ldy), n), d.b16(x+device.Ptr(2*i*n), n))
 		}
 	}
 	return nil
@@ -437,18 +437,26 @@ func (d *sim) mask(x []float32, p float32, key device.Ptr, site int) []float32 {
 }
 
 func (d *sim) dropout(_ device.Grid, a args) error {
-	x, y, rows, n, p, key, site := a.ptr(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
-	d.store(matrix(y, n), d.mask(d.load(matrix(x, n), rows, n), p, key, site), n)
+	x, ldx, y, rows, n, p, key, site := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
+	d.store(matrix(y, n), d.mask(d.load(matrix(x, ldx), rows, n), p, key, site), n)
 	return nil
 }
 
 func (d *sim) dropoutAdd(_ device.Grid, a args) error {
-	dx, x, rows, n, p, key, site := a.ptr(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
-	sum := d.load(matrix(dx, n), rows, n)
+	dx, lddx, x, rows, n, p, key, site := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
+	sum := d.load(matrix(dx, lddx), rows, n)
 	for i, v := range d.mask(d.load(matrix(x, n), rows, n), p, key, site) {
 		sum[i] += v
 	}
-	d.store(matrix(dx, n), sum, n)
+	d.store(matrix(dx, lddx), sum, n)
+	return nil
+}
+
+func (d *sim) copyMatrix(_ device.Grid, a args) error {
+	x, ldx, y, ldy, rows, cols := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.int()
+	for r := range rows {
+		copy(d.b16(y+device.Ptr(2*r*ldy), cols), d.b16(x+device.Ptr(2*r*ldx), cols))
+	}
 	return nil
 }
 

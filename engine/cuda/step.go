@@ -36,7 +36,7 @@ func (p *pass) forward() {
 		p.attention(i, k)
 		p.gateUp(i, k)
 		p.swiglu(p.b.h, k.gu, p.rows, p.n.IntermediateSize)
-		p.project(i, stageDown, p.b.h, p.b.t, k)
+		p.project(i, stageDown, p.b.h, matrix(p.b.t, p.n.HiddenSize), k)
 	}
 }
 
@@ -46,7 +46,7 @@ func (p *pass) attention(i int, k *kept) {
 	p.headNorm(i, k)
 	p.rope(k.qkv, false)
 	p.flashForward(i, k)
-	p.project(i, stageO, k.o, p.b.t, k)
+	p.project(i, stageO, k.o, matrix(p.b.t, p.n.HiddenSize), k)
 	p.norm(k.x, p.b.t, p.r.norms[i][1], k.x2, p.b.n, k.rstd2, p.rows)
 }
 
@@ -91,40 +91,40 @@ func (p *pass) backwardMLP(i int, k *kept) {
 	down.gradB(b.dres)
 	if !p.below(i, stageDown) {
 		p.swiglu(b.h, k.gu, p.rows, f)
-		down.gradA(b.h)
+		down.gradA(b.h, b.dres)
 		return
 	}
 	down.gradX(b.dres, b.h)
-	p.swigluBackward(b.h, k.gu, k.gu, b.h, p.rows, f)
-	down.gradA(b.h)
+	p.swigluBackward(b.h, k.gu, p.rows, f)
+	down.gradA(b.h, b.dres)
 	gate := p.projection(i, stageGateUp, k)
 	gate.gradB(k.gu)
-	gate.gradA(b.n)
+	gate.gradA(b.n, k.gu)
 	if p.below(i, stageGateUp) {
-		gate.gradX(k.gu, b.dn)
-		p.normBackward(b.dn, k.x2, p.r.norms[i][1], k.rstd2, b.dres, b.dres, p.rows)
+		gate.gradX(k.gu, matrix(b.dn, p.n.HiddenSize))
+		p.normBackward(b.dn, k.x2, p.r.norms[i][1], k.rstd2, b.dres.At, b.dres, p.rows)
 	}
 }
 
 func (p *pass) backwardAttention(i int, k *kept) {
-	b := p.b
+	b, n := p.b, p.n
 	o := p.projection(i, stageO, k)
 	o.gradB(b.dres)
-	o.gradA(k.o)
+	o.gradA(k.o, b.dres)
 	if !p.below(i, stageO) {
 		return
 	}
-	o.gradX(b.dres, b.dattn)
+	o.gradX(b.dres, matrix(b.dattn, n.q))
 	p.flashBackward(i, k)
 	p.rope(b.dqkv, true)
 	p.headNormBackward(i, k)
 	qkv := p.projection(i, stageQKV, k)
 	qkv.gradB(b.dqkv)
 	p.norm(k.x, 0, p.r.norms[i][0], 0, b.n, k.rstd1, p.rows)
-	qkv.gradA(b.n)
+	qkv.gradA(b.n, b.dqkv)
 	if p.below(i, stageQKV) {
-		qkv.gradX(b.dqkv, b.dn)
-		p.normBackward(b.dn, k.x, p.r.norms[i][0], k.rstd1, b.dres, b.dres, p.rows)
+		qkv.gradX(b.dqkv, matrix(b.dn, n.HiddenSize))
+		p.normBackward(b.dn, k.x, p.r.norms[i][0], k.rstd1, b.dres.At, b.dres, p.rows)
 	}
 }
 
@@ -134,7 +134,7 @@ func (p *pass) head(chunk int) {
 	h, v := n.HiddenSize, n.VocabSize
 	last := p.kept(n.NumLayers - 1)
 	if p.train {
-		p.zero(b.dres, 2*int64(p.rows)*int64(h))
+		p.zero(b.dres.At, 2*int64(p.rows)*int64(b.dres.LD))
 	}
 	for lo := 0; lo < p.labelled; lo += chunk {
 		rows, index := min(chunk, p.labelled-lo), p.in.index+device.Ptr(4*lo)
@@ -146,7 +146,7 @@ func (p *pass) head(chunk int) {
 		p.crossEntropy(b.logits, p.in.want+device.Ptr(4*lo), b.losses+device.Ptr(4*lo), dlogits, p.in.scale, rows, v)
 		if p.train {
 			p.xw(rows, h, v, 1, matrix(b.dlogits, v), matrix(p.r.head, h), 0, matrix(b.dh, h))
-			p.normBackward(b.dh, b.hr, p.r.norm, b.hrstd, 0, b.hd, rows)
+			p.normBackward(b.dh, b.hr, p.r.norm, b.hrstd, 0, matrix(b.hd, h), rows)
 			p.scatter(b.hd, index, b.dres, rows, h)
 		}
 	}
@@ -158,6 +158,6 @@ func (p *pass) logits(last *kept, index device.Ptr, rows int) {
 	h, v := n.HiddenSize, n.VocabSize
 	p.gather(last.x2, index, b.hx, rows, h)
 	p.gather(b.t, index, b.hd, rows, h)
-	p.norm(b.hx, b.hd, p.r.norm, b.hr, b.hn, b.hrstd, rows)
+	p.norm(b.hx, b.hd, p.r.norm, b.hr, matrix(b.hn, h), b.hrstd, rows)
 	p.xwt(rows, v, h, 1, matrix(b.hn, h), matrix(p.r.head, h), 0, wide(b.logits, v))
 }

@@ -65,6 +65,12 @@ func (t *Trainer) load(w llama.Weights, as *llama.FourBit) error {
 	t.resident = t.net.carve(&carver{base: p})
 	stored, _ := w.(llama.Stored)
 	l := loader{ops: &t.ops, net: t.net, from: w, stored: stored, packer: llama.Packer{From: stored, As: as, Parallel: cpu.New(0).Parallel}}
+	if n := t.net.staged(); n > 0 {
+		if l.stage, err = t.dev.Alloc(n); err != nil {
+			return outOfMemory(fmt.Sprintf("%d MB to load weights through", n/1e6), err)
+		}
+		defer t.release(&l.stage)
+	}
 	return l.all(&t.resident)
 }
 
@@ -163,10 +169,10 @@ func (t *Trainer) copies() {
 	for i := range t.net.groups {
 		for s := range stages {
 			g, w := &t.net.groups[i][s], &t.resident.groups[i][s]
-			for j, l := range g.parts {
+			for _, l := range g.parts {
 				if l.rank > 0 {
-					t.ops.cast(at(l.a), below(matrix(w.a, g.in), l.col).At, l.rank, g.in)
-					t.ops.cast(at(l.b), w.b[j], l.out, l.rank)
+					t.ops.cast(at(l.a), below(w.a, l.col), l.rank, g.in, 1)
+					t.ops.cast(at(l.b), right(below(w.b, l.row), l.col), l.out, l.rank, l.scale)
 				}
 			}
 		}

@@ -1,5 +1,5 @@
 // Dropout with the draws of engine/lora: bit for bit the masks of the processor. A counter of Philox4x32-10 (Salmon et al., SC 2011) gives 128 bits, a
-// draw of 16 bits for each of eight neighbouring elements. The total number of elements is a multiple of eight. Any number of threads; rows*n/8 have work.
+// draw of 16 bits for each of eight neighbouring elements. n and leading dimensions are multiples of eight. Any number of threads; rows*n/8 have work.
 //
 // key, in device memory, is engine.Key as lora.NewDropout mixes it: seed and micro-batch in the first number, the step in the second.
 
@@ -42,29 +42,30 @@ static __device__ __forceinline__ void apply(const Mask& m, float (&x)[8], long 
     }
 }
 
-// dropout writes y = bf16(x * mask); y may be x.
-extern "C" __global__ void dropout(const bf16* x, bf16* y, int rows, int n, float p, const unsigned long long* key, int site) {
+// dropout writes y = bf16(x * mask), y without gaps between its rows; it may be x if x has none.
+extern "C" __global__ void dropout(const bf16* x, int ldx, bf16* y, int rows, int n, float p, const unsigned long long* key, int site) {
     Mask m = make_mask(p, key, site);
-    long long pieces = (long long)rows * n / 8;
+    long long pieces = (long long)rows * (n / 8);
     for (long long i = grid_first(); i < pieces; i += grid_stride()) {
         float v[8];
-        load8(v, x + 8 * i);
+        load8(v, x + i / (n / 8) * ldx + 8 * (i % (n / 8)));
         apply(m, v, i);
         store8(y + 8 * i, v);
     }
 }
 
-// dropout_add writes dx = bf16(dx + dxa * mask), the gradient's way through dropout.
-extern "C" __global__ void dropout_add(bf16* dx, const bf16* dxa, int rows, int n, float p, const unsigned long long* key, int site) {
+// dropout_add writes dx = bf16(dx + dxa * mask), the gradient's way through dropout; dxa has no gaps between its rows.
+extern "C" __global__ void dropout_add(bf16* dx, int lddx, const bf16* dxa, int rows, int n, float p, const unsigned long long* key, int site) {
     Mask m = make_mask(p, key, site);
-    long long pieces = (long long)rows * n / 8;
+    long long pieces = (long long)rows * (n / 8);
     for (long long i = grid_first(); i < pieces; i += grid_stride()) {
+        bf16* to = dx + i / (n / 8) * lddx + 8 * (i % (n / 8));
         float sum[8], v[8];
-        load8(sum, dx + 8 * i);
+        load8(sum, to);
         load8(v, dxa + 8 * i);
         apply(m, v, i);
 #pragma unroll
         for (int j = 0; j < 8; j++) sum[j] = __fadd_rn(sum[j], v[j]);
-        store8(dx + 8 * i, sum);
+        store8(to, sum);
     }
 }

@@ -17,11 +17,12 @@ import (
 // What must have the processor's bits has them.
 
 func TestDropoutDrawsAsTheProcessor(t *testing.T) {
-	const rows, n = 999, 136 // so many that some draws are the threshold itself
+	const rows, n, ld = 999, 136, 152 // so many that some draws are the threshold itself
 	each(t, func(g gpu) {
 		for _, p := range []float32{0, 0.05, 0.5, 1} {
 			key := engine.Key{Seed: 0x123456789abcdef0, Step: 77, Micro: 5}
-			x, before := g.halves(rows*n), g.halves(rows*n)
+			wide, sums := g.halves(rows*ld), g.halves(rows*ld)
+			x, before := inner(wide, rows, n, ld), inner(sums, rows, n, ld)
 			drop, mask := lora.NewDropout(float64(p), key, 42), make([]uint8, rows*n/8)
 			drop.Draw(0, mask)
 			kept := make([]float32, rows*n)
@@ -34,10 +35,10 @@ func TestDropoutDrawsAsTheProcessor(t *testing.T) {
 				want[i], sum[i] = kernel.RoundBF16(v), kernel.RoundBF16(kernel.WidenBF16(before[i])+v)
 			}
 			mixed := put(g, []uint64{key.Seed ^ uint64(key.Micro)*0x9E3779B97F4A7C15, uint64(key.Step)})
-			in, y := put(g, x), put(g, before)
-			g.run("dropout_add", 2, 32, y, in, rows, n, p, mixed, 42)
-			same(t, fmt.Sprintf("p=%g, added", p), get[uint16](g, y, rows*n), sum)
-			g.run("dropout", 2, 32, in, in, rows, n, p, mixed, 42)
+			in, y := put(g, x), put(g, sums)
+			g.run("dropout_add", 2, 32, y, ld, in, rows, n, p, mixed, 42)
+			same(t, fmt.Sprintf("p=%g, added", p), inner(get[uint16](g, y, rows*ld), rows, n, ld), sum)
+			g.run("dropout", 2, 32, put(g, wide), ld, in, rows, n, p, mixed, 42)
 			same(t, fmt.Sprintf("p=%g", p), get[uint16](g, in, rows*n), want)
 		}
 	})

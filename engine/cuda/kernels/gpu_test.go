@@ -112,6 +112,14 @@ func widen(x []uint16) []float64 {
 	return y
 }
 
+// inner is a matrix [rows,n] without the gaps between its rows.
+func inner[T any](x []T, rows, n, ld int) (y []T) {
+	for r := range rows {
+		y = append(y, x[r*ld:r*ld+n]...)
+	}
+	return y
+}
+
 // near compares with a tolerance relative to the largest magnitude of what is wanted.
 func near[T float32 | float64](t testing.TB, what string, got []T, want []float64, tolerance float64) {
 	t.Helper()

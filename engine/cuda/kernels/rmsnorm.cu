@@ -42,8 +42,8 @@ extern "C" __global__ void __launch_bounds__(1024) rmsnorm_forward(const bf16* x
 }
 
 // rmsnorm_backward writes dx = bf16(dres + rstd * (g - h * mean(g*h))) with g = dy * w and h = resid * rstd, the normalised row. dres 0: nothing is
-// added. dx may be dres or, if lddy is n, dy.
-extern "C" __global__ void __launch_bounds__(512) rmsnorm_backward(const bf16* dy, int lddy, const bf16* resid, const bf16* w, const float* rstd, const bf16* dres, bf16* dx, int rows, int n) {
+// added. dres and dx have one leading dimension, lddx; dx may be dres or, if lddx is lddy, dy.
+extern "C" __global__ void __launch_bounds__(512) rmsnorm_backward(const bf16* dy, int lddy, const bf16* resid, const bf16* w, const float* rstd, const bf16* dres, bf16* dx, int lddx, int rows, int n) {
     long long row = blockIdx.x;
     if (row >= rows) return;
     float g[HELD][8], h[HELD][8], product = 0, inverse = rstd[row];
@@ -68,9 +68,9 @@ extern "C" __global__ void __launch_bounds__(512) rmsnorm_backward(const bf16* d
         int c = column(i);
         if (c >= n) break;
         float d[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        if (dres) load8(d, dres + row * n + c);
+        if (dres) load8(d, dres + row * lddx + c);
 #pragma unroll
         for (int j = 0; j < 8; j++) d[j] += inverse * (g[i][j] - h[i][j] * mean);
-        store8(dx + row * n + c, d);
+        store8(dx + row * lddx + c, d);
     }
 }

@@ -80,11 +80,11 @@ func relative(t testing.TB, what string, got, want []float64) {
 func TestRMSNormBackward(t *testing.T) {
 	each(t, func(g gpu) {
 		for _, c := range []struct{ rows, n, threads int }{{1, 8, 32}, {3, 72, 32}, {2, 2048, 64}} {
-			lddy := c.n + 8
-			dy, resid, w, dres := g.halves(c.rows*lddy), g.halves(c.rows*c.n), g.halves(c.n), g.halves(c.rows*c.n)
+			lddy, lddx := c.n+8, c.n+16
+			dy, resid, w, dres := g.halves(c.rows*lddy), g.halves(c.rows*c.n), g.halves(c.n), g.halves(c.rows*lddx)
 			_, rstd, _ := normalised(resid, nil, w, c.rows, c.n, 1e-5)
 			inverse := make([]float32, c.rows)
-			want, dense, sum := make([]float64, c.rows*c.n), make([]float64, 0, c.rows*c.n), widen(dres)
+			want, dense, sum := make([]float64, c.rows*c.n), make([]float64, 0, c.rows*c.n), widen(inner(dres, c.rows, c.n, lddx))
 			for r := range c.rows {
 				inverse[r] = float32(rstd[r])
 				dense = append(dense, widen(dy[r*lddy:r*lddy+c.n])...)
@@ -99,8 +99,10 @@ func TestRMSNormBackward(t *testing.T) {
 				if !add {
 					at, sum = 0, want
 				}
-				g.run("rmsnorm_backward", c.rows, c.threads, put(g, dy), lddy, put(g, resid), put(g, w), put(g, inverse), at, to, c.rows, c.n)
-				near(t, fmt.Sprintf("%d rows of %d, adding: %v", c.rows, c.n, add), widen(get[uint16](g, to, c.rows*c.n)), sum, bf16Tolerance)
+				g.run("rmsnorm_backward", c.rows, c.threads, put(g, dy), lddy, put(g, resid), put(g, w), put(g, inverse), at, to, lddx, c.rows, c.n)
+				got := get[uint16](g, to, c.rows*lddx)
+				near(t, fmt.Sprintf("%d rows of %d, adding: %v", c.rows, c.n, add), widen(inner(got, c.rows, c.n, lddx)), sum, bf16Tolerance)
+				same(t, "beyond a row", got[c.n:lddx], dres[c.n:lddx])
 			}
 		}
 	})
