@@ -23,6 +23,9 @@
 //     and is one launch from then on (graphs.go). Rows that rounding adds are a sequence of their own without labels.
 //   - The head sees labelled rows only, a chunk of them at a time. The losses are summed on the host, in float64, in the order of the rows.
 //
+// Generation (generate.go, cache.go): each prompt is a pass of its own that leaves keys and values in a cache; then one recorded launch gives up to 32 sequences
+// their next tokens, always with 32 rows, so that a sequence's bits do not depend on its company.
+//
 // A gradient's bits are a function of the micro-batch, the parameters and the device: not of earlier micro-batches, of how much memory
 // there is, or of what is computed again.
 //

@@ -47,6 +47,11 @@ func (t *Trainer) graph(s shape, train bool) (device.Graph, error) {
 func (t *Trainer) pass(s shape, train bool) error {
 	p := t.newPass(s, train)
 	p.forward()
+	if s.use != whole {
+		p.logits(p.kept(t.net.NumLayers-1), p.in.index, s.labelled)
+		p.argmax(t.buffers.logits, t.cache.best, s.labelled, t.net.VocabSize)
+		return p.take()
+	}
 	p.head(t.size.chunk(t.net))
 	if train {
 		p.backward(t.recompute)
@@ -55,7 +60,7 @@ func (t *Trainer) pass(s shape, train bool) error {
 }
 
 func (t *Trainer) newPass(s shape, train bool) *pass {
-	return &pass{ops: &t.ops, n: t.net, r: &t.resident, b: &t.buffers, in: s.inputs(t.buffers.inputs), shape: s, train: train}
+	return &pass{ops: &t.ops, n: t.net, r: &t.resident, b: &t.buffers, in: s.inputs(t.buffers.inputs), shape: s, cache: &t.cache, train: train}
 }
 
 // makeRoom drops what was not used for longest.

@@ -15,7 +15,17 @@ import (
 type shape struct {
 	rows, labelled int // rounded up
 	parts          int // of sequences, for attention
+	use            use
 }
+
+// use is what a pass is for.
+type use uint8
+
+const (
+	whole  use = iota // sequences that nothing is kept of
+	prompt            // the beginning of a sequence, whose keys and values the cache keeps
+	next              // one row of each of many sequences that the cache has the beginning of
+)
 
 // inputs is where a pass finds what differs between micro-batches: one block, so that one copy brings it.
 type inputs struct {
@@ -23,6 +33,7 @@ type inputs struct {
 	ids, pos    device.Ptr // [rows] i32
 	index, want device.Ptr // [labelled] i32: rows that carry loss, -1 beyond them, and their labels
 	parts       device.Ptr // kernels.FlashList
+	place, seen device.Ptr // [rows] i32, but for whole sequences: see kernels.Decode
 	bytes       int64
 }
 
@@ -39,13 +50,16 @@ func (s shape) inputs(base device.Ptr) (in inputs) {
 	in.ids, in.pos = c.f32(s.rows), c.f32(s.rows)
 	in.index, in.want = c.f32(s.labelled), c.f32(s.labelled)
 	in.parts = c.f32(kernels.FlashListLen(s.parts))
+	if s.use != whole {
+		in.place, in.seen = c.f32(s.rows), c.f32(s.rows)
+	}
 	in.bytes = c.used
 	return in
 }
 
 // inputBytes is the most that micro-batches up to a size need: as many sequences as rows.
 func inputBytes(s size) int64 {
-	return shape{s.rows, s.labelled, partsBucket(s.rows)}.inputs(0).bytes
+	return shape{s.rows, s.labelled, partsBucket(s.rows), prompt}.inputs(0).bytes
 }
 
 func partsBucket(n int) int {
@@ -66,6 +80,8 @@ type batch struct {
 	index  []int32 // rows with labels
 	tokens []int32
 	labels []int32
+	places []int32 // of the first rows, in the cache: -1 for none
+	past   []int32 // next: how many positions came before a row; -1: it is no sequence's
 }
 
 // newBatch checks a batch: everything that is used as an index is in range afterwards.
@@ -122,16 +138,44 @@ func (p *batch) pack(block []byte, scale float32, key engine.Key, positions int)
 		put(in.index, i, row)
 		put(in.want, i, label)
 	}
-	for i, begin := range p.starts[:len(p.starts)-1] {
-		end, first := p.starts[i+1], int32(0)
-		if p.net.longer(int(end - begin)) {
-			first = int32(positions)
+	// over
+	turns := func(sequence int32) int32 { // the first position of the table that a sequence turns by
+		if p.net.longer(int(sequence)) {
+			return int32(positions)
 		}
+		return 0
+	}
+	if p.use != whole {
+		p.packPlaces(put, turns)
+	}
+	if p.use == next {
+		return
+	}
+	for i, begin := range p.starts[:len(p.starts)-1] {
+		end := p.starts[i+1]
 		for row := begin; row < end; row++ {
-			put(in.pos, int(row), first+row-begin)
+			put(in.pos, int(row), turns(end-begin)+row-begin)
 		}
 	}
 	for i, v := range kernels.FlashList(p.starts, p.parts) {
 		put(in.parts, i, v)
+	}
+}
+
+// packPlaces writes where the rows' keys and values go, and the positions of rows that continue a sequence.
+func (p *batch) packPlaces(put func(at device.Ptr, i int, v int32), turns func(sequence int32) int32) {
+	in := p.shape.inputs(0)
+	for i := range p.rows {
+		place := int32(-1)
+		if i < len(p.places) {
+			place = p.places[i]
+		}
+		put(in.place, i, place)
+	}
+	for i, n := range p.past {
+		if n >= 0 {
+			put(in.pos, i, turns(n+1)+n)
+			put(in.seen, i, n+1)
+		}
 	}
 }

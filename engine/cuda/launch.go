@@ -117,10 +117,28 @@ func (p *pass) flash(layer int) kernels.Flash {
 	return kernels.Flash{HeadDim: n.HeadDim, Heads: n.NumHeads, KVHeads: n.NumKVHeads, Window: p.window(layer), Scale: n.scoreScale(), Rows: p.rows, Parts: p.parts}
 }
 
-func (p *pass) flashForward(layer int, k *kept) {
-	if p.err == nil {
+// attend is attention from qkv to o: of sequences to themselves, or of rows to the cache.
+func (p *pass) attend(layer int, k *kept) {
+	if p.use != whole && p.err == nil {
+		p.err = p.decode(layer).Store(p.dev, k.qkv, p.in.place, p.cache.kv[layer], p.rows)
+	}
+	switch {
+	case p.err != nil:
+	case p.use == next:
+		p.err = p.decode(layer).Attend(p.dev, k.qkv, p.cache.kv[layer], p.in.seen, p.cache.sums, p.cache.statistics, k.o)
+	default:
 		p.err = p.flash(layer).Forward(p.dev, p.in.parts, k.qkv, k.o, k.lse)
 	}
+}
+
+func (p *pass) decode(layer int) kernels.Decode {
+	n := p.n
+	return kernels.Decode{HeadDim: n.HeadDim, Heads: n.NumHeads, KVHeads: n.NumKVHeads, Window: p.window(layer), Scale: n.scoreScale(), Sequences: p.rows, Capacity: p.cache.capacity}
+}
+
+// argmax writes which of a row's elements is the largest.
+func (o *ops) argmax(x, best device.Ptr, rows, n int) {
+	o.launch("argmax", device.Grid{Blocks: [3]int{rows}, Threads: 1024}, x, best, rows, n)
 }
 
 // flashBackward goes from dattn to dqkv.

@@ -166,7 +166,7 @@ func metered(t *testing.T, sequences int, as *llama.FourBit) (seconds float64, m
 	r := n.carve(&carver{base: alignment})
 	b, _ := n.carvePass(&carver{base: alignment}, s, 0)
 	m = &meter{sim: newSim(0), seconds: map[string]float64{}}
-	sh := shape{s.rows, s.labelled, partsBucket(sequences * kernels.FlashParts([]int32{0, length}))}
+	sh := shape{s.rows, s.labelled, partsBucket(sequences * kernels.FlashParts([]int32{0, length})), whole}
 	p := &pass{ops: &ops{dev: m}, n: n, r: &r, b: &b, in: sh.inputs(alignment), shape: sh, train: true}
 	p.forward()
 	p.head(s.chunk(n))

@@ -10,7 +10,8 @@ type pass struct {
 	b  *buffers
 	in inputs
 	shape
-	train bool // dropout is on, and layers keep what their backward pass needs
+	cache *cache // of keys and values, unless whole sequences are computed
+	train bool   // dropout is on, and layers keep what their backward pass needs
 }
 
 // kept is where a layer's activations are.
@@ -45,7 +46,7 @@ func (p *pass) attention(i int, k *kept) {
 	p.project(i, stageQKV, p.b.n, k.qkv, k)
 	p.headNorm(i, k)
 	p.rope(k.qkv, false)
-	p.flashForward(i, k)
+	p.attend(i, k)
 	p.project(i, stageO, k.o, matrix(p.b.t, p.n.HiddenSize), k)
 	p.norm(k.x, p.b.t, p.r.norms[i][1], k.x2, p.b.n, k.rstd2, p.rows)
 }

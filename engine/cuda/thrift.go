@@ -102,6 +102,8 @@ func (t *Trainer) tables() error {
 // drop gives the memory of a pass back, and with it everything that was recorded on it.
 func (t *Trainer) drop() {
 	t.graphs.release()
+	t.release(&t.cache.memory)
+	t.cache = cache{}
 	t.release(&t.step)
 	t.buffers, t.size = buffers{}, size{}
 }

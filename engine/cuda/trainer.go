@@ -27,6 +27,7 @@ type Trainer struct {
 	size      size // that there is room for
 	largest   size // that was asked for: see Prepare
 	recompute int
+	cache     cache
 
 	graphs  graphs
 	refresh device.Graph // the copies of params in bf16
@@ -125,18 +126,23 @@ func (t *Trainer) run(b engine.Batch, scale float32, key engine.Key, train bool)
 	if err := t.reserve(p.size); err != nil {
 		return 0, 0, err
 	}
-	g, err := t.graph(p.shape, train)
-	if err != nil {
-		return 0, 0, err
-	}
-	if err := t.bring(p, scale, key); err != nil {
-		return 0, 0, err
-	}
-	if err := g.Launch(); err != nil {
+	if err := t.launch(p, scale, key, train); err != nil {
 		return 0, 0, err
 	}
 	loss, err = t.sumLosses(len(p.index))
 	return loss, len(p.index), err
+}
+
+// launch brings what a pass needs, and has it computed.
+func (t *Trainer) launch(p *batch, scale float32, key engine.Key, train bool) error {
+	g, err := t.graph(p.shape, train)
+	if err != nil {
+		return err
+	}
+	if err := t.bring(p, scale, key); err != nil {
+		return err
+	}
+	return g.Launch()
 }
 
 // bring copies what a pass needs to the device.

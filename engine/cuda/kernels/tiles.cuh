@@ -164,3 +164,37 @@ static __device__ __forceinline__ void store_rows(bf16* out, int ld, int first, 
         if (first + r < end) copy_out(out + (long long)(first + r) * ld + 8 * p, tile + (row + r) * (2 * D) + ((p ^ (r & 7)) << 4));
     }
 }
+
+// The running maximum and sum of a lane's rows; the sum is of the lane's own columns until the end.
+template <int M> struct RowStatistics {
+    float largest[M][2], sum[M][2];
+};
+
+// soften turns scores into weights 2^(unit * (score - largest)) and brings what was added up before to the new maximum.
+template <int D, int M, int N>
+static __device__ __forceinline__ void soften(RowStatistics<M>& rows, float (&s)[M][N][4], float (&o)[M][D / 8][4], float unit) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float before = rows.largest[m][h], largest = before, sum = 0;
+#pragma unroll
+            for (int n = 0; n < N; n++) largest = fmaxf(largest, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL_LANES, largest, 2));
+            float shift = largest == MINUS_INFINITY ? 0.0f : largest * unit;  // a window may hide a whole tile from a row
+            float factor = power_of_two(before * unit - shift);
+#pragma unroll
+            for (int n = 0; n < N; n++)
+#pragma unroll
+                for (int i = 2 * h; i < 2 * h + 2; i++) sum += s[m][n][i] = power_of_two(s[m][n][i] * unit - shift);
+#pragma unroll
+            for (int n = 0; n < D / 8; n++) o[m][n][2 * h] *= factor, o[m][n][2 * h + 1] *= factor;
+            rows.largest[m][h] = largest, rows.sum[m][h] = rows.sum[m][h] * factor + sum;
+        }
+}
+
+template <int M> static __device__ __forceinline__ void clear(RowStatistics<M>& rows) {
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) rows.largest[i / 2][i % 2] = MINUS_INFINITY, rows.sum[i / 2][i % 2] = 0;
+}
