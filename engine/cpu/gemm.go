@@ -116,12 +116,12 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 	a, as, ak := g.rowsOfA(s, i, rows, p, k, len(panels))
 	k = g.format.steps(k)
 	for x := range panels {
-		q := &panels[x]
+		q, next := &panels[x], g.next(i+g.wide.rows, x, len(panels), p)
 		if rows == q.tile.rows && q.cols == q.tile.cols {
-			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc, g.ahead(i+g.wide.rows+x, p))
+			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc, next)
 			continue
 		}
-		q.tile.run(k, a, as, ak, &q.at[0], q.stride, &s.c[0], q.tile.cols, false, g.ahead(i+g.wide.rows+x, p))
+		q.tile.run(k, a, as, ak, &q.at[0], q.stride, &s.c[0], q.tile.cols, false, next)
 		for r := range rows {
 			o := (i+r)*g.ldc + q.j
 			addRow(g.c[o:o+q.cols], s.c[r*q.tile.cols:], acc)
@@ -178,7 +178,19 @@ func (g *product) oneRow(s *scratch, panels []panel, i int, a *float32, ak, k in
 	}
 }
 
-// ahead is where row i of A goes on from p: what the next row of tiles will read, one row for each panel of this one.
+// next is what panel x of so many is to have fetched of the next row of tiles, which begins with row i of A. Tiles of pairs fetch a row each. Those of
+// float32 fetch eight if these are short, and the last panel alone does it: the others' columns would drive them out of the first cache again.
+func (g *product) next(i, x, panels, p int) *float32 {
+	switch {
+	case g.format == pairs:
+		return g.ahead(i+x, p)
+	case g.format == full && x == panels-1 && g.k <= kBlock:
+		return g.ahead(i, p)
+	}
+	return nil
+}
+
+// ahead is where row i of A goes on from p.
 func (g *product) ahead(i, p int) *float32 {
 	if g.rounded != nil {
 		return &g.rounded[min(i*g.roundedStride()+p/2, len(g.rounded)-1)]

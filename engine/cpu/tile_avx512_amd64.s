@@ -10,27 +10,73 @@
 #define HALF(addr, lo) \
 	VFMADD231PS.BCST addr, Z16, lo
 
+#define STEP32(ahead) \
+	VMOVUPS (DI), Z16 \
+	VMOVUPS 64(DI), Z17 \
+	PREFETCHT0 ahead \
+	ROW((SI), Z0, Z1) \
+	ROW((SI)(R8*1), Z2, Z3) \
+	ROW((SI)(R8*2), Z4, Z5) \
+	ROW((SI)(R11*1), Z6, Z7) \
+	ROW((SI)(R8*4), Z8, Z9) \
+	ROW((SI)(R12*1), Z10, Z11) \
+	ROW((SI)(R11*2), Z12, Z13) \
+	ROW((SI)(R13*1), Z14, Z15) \
+	ADDQ R9, SI \
+	ADDQ R10, DI
+
+#define STEP16(ahead) \
+	VMOVUPS (DI), Z16 \
+	PREFETCHT0 ahead \
+	HALF((SI), Z0) \
+	HALF((SI)(R8*1), Z1) \
+	HALF((SI)(R8*2), Z2) \
+	HALF((SI)(R11*1), Z3) \
+	HALF((SI)(R8*4), Z4) \
+	HALF((SI)(R12*1), Z5) \
+	HALF((SI)(R11*2), Z6) \
+	HALF((SI)(R13*1), Z7) \
+	ADDQ R9, SI \
+	ADDQ R10, DI
+
+// STEPS does k steps. At next are rows that will be needed after this tile; eight steps have a line of each fetched: into the first cache, for
+// they are short (k) and about to be read. Without them it is the tile's own rows.
+#define STEPS(STEP) \
+	MOVQ next+72(FP), AX \
+	TESTQ AX, AX \
+	CMOVQEQ SI, AX \
+	MOVQ R9, BX \
+	SHLQ $3, BX \
+	SUBQ $8, CX \
+	JL   rest \
+eight: \
+	STEP((AX)) \
+	STEP((AX)(R8*1)) \
+	STEP((AX)(R8*2)) \
+	STEP((AX)(R11*1)) \
+	STEP((AX)(R8*4)) \
+	STEP((AX)(R12*1)) \
+	STEP((AX)(R11*2)) \
+	STEP((AX)(R13*1)) \
+	ADDQ BX, AX \
+	SUBQ $8, CX \
+	JGE  eight \
+rest: \
+	ADDQ $8, CX \
+	JZ   done \
+one: \
+	STEP((SI)) \
+	DECQ CX \
+	JNZ  one \
+done:
+
 // func tile8x32(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 TEXT ·tile8x32(SB), NOSPLIT, $0-80
 	ARGUMENTS
 	FETCH
 	CLEAR32
 
-loop:
-	VMOVUPS (DI), Z16
-	VMOVUPS 64(DI), Z17
-	ROW((SI), Z0, Z1)
-	ROW((SI)(R8*1), Z2, Z3)
-	ROW((SI)(R8*2), Z4, Z5)
-	ROW((SI)(R11*1), Z6, Z7)
-	ROW((SI)(R8*4), Z8, Z9)
-	ROW((SI)(R12*1), Z10, Z11)
-	ROW((SI)(R11*2), Z12, Z13)
-	ROW((SI)(R13*1), Z14, Z15)
-	ADDQ R9, SI
-	ADDQ R10, DI
-	DECQ CX
-	JNZ  loop
+	STEPS(STEP32)
 
 	OUTPUT
 	CMPB acc+64(FP), $0
@@ -64,20 +110,7 @@ TEXT ·tile8x16(SB), NOSPLIT, $0-80
 	CLEAR(Z6)
 	CLEAR(Z7)
 
-loop:
-	VMOVUPS (DI), Z16
-	HALF((SI), Z0)
-	HALF((SI)(R8*1), Z1)
-	HALF((SI)(R8*2), Z2)
-	HALF((SI)(R11*1), Z3)
-	HALF((SI)(R8*4), Z4)
-	HALF((SI)(R12*1), Z5)
-	HALF((SI)(R11*2), Z6)
-	HALF((SI)(R13*1), Z7)
-	ADDQ R9, SI
-	ADDQ R10, DI
-	DECQ CX
-	JNZ  loop
+	STEPS(STEP16)
 
 	OUTPUT
 	CMPB acc+64(FP), $0

@@ -16,12 +16,14 @@
 // as is 1: a step along k reads one line of A and one of B, and either may be far from the one before.
 TEXT ·tile16x16(SB), NOSPLIT, $0-80
 	ARGUMENTS
+	LEAQ (R9)(R9*4), R11
+	LEAQ (R10)(R10*4), R12
 	CLEAR32
 
 loop:
 	VMOVUPS (DI), Z16
-	PREFETCHT0 (DI)(R10*8)
-	PREFETCHT0 (SI)(R9*8)
+	PREFETCHT0 (DI)(R12*8)
+	PREFETCHT0 (SI)(R11*8)
 	FMA(0, Z0)
 	FMA(1, Z1)
 	FMA(2, Z2)
