@@ -6,6 +6,8 @@ import (
 
 	"lorad/data"
 	"lorad/engine"
+	"lorad/engine/cuda"
+	"lorad/engine/llama"
 )
 
 // Examples reads records in any format that package data reads, as training would.
@@ -53,6 +55,11 @@ func promptOf(ex data.Example) []int32 {
 
 // Losses is the sum of the token losses of each example, in nats.
 func (m *Model) Losses(examples []data.Example) ([]float64, error) {
+	if t, ok := m.engine.(*cuda.Trainer); ok { // at once, not as they come
+		if err := t.Prepare(largest(examples)); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]float64, len(examples))
 	for i, ex := range examples {
 		loss, err := m.engine.Loss(engine.Batch{Tokens: ex.Tokens, Labels: ex.Labels, Starts: []int32{0, int32(len(ex.Tokens))}})
@@ -62,6 +69,14 @@ func (m *Model) Losses(examples []data.Example) ([]float64, error) {
 		out[i] = loss
 	}
 	return out, nil
+}
+
+func largest(examples []data.Example) (b llama.Batch) {
+	for _, ex := range examples {
+		b.Rows, b.Labelled = max(b.Rows, len(ex.Tokens)), max(b.Labelled, ex.Labelled())
+	}
+	b.Longest = b.Rows
+	return b
 }
 
 // Perplexities is exp of the mean token loss of each example.

@@ -12,7 +12,6 @@ import (
 
 	"lorad/data"
 	"lorad/engine"
-	"lorad/engine/cpu"
 	"lorad/engine/kernel"
 	"lorad/engine/llama"
 	"lorad/export"
@@ -23,7 +22,8 @@ import (
 
 // Model is ready to generate. It is not safe for concurrent use.
 type Model struct {
-	engine    *llama.Model[float32]
+	engine    engine.Trainer
+	on        Place
 	Tokenizer *tokenizer.Tokenizer
 	config    model.Config
 	chat      string // template
@@ -32,11 +32,16 @@ type Model struct {
 // Options say how a model computes.
 type Options struct {
 	Threads int    // 0: all cores
-	DType   string // of products with frozen weights: F32 (also ""), BF16, or Trained
+	DType   string // of products with frozen weights: Auto (also ""), F32, BF16, or Trained
+	Device  string // Auto (also ""), CPU or CUDA
+
+	// GPUs lists those that a model may be put on; the error says why there are none. nil: nobody asks.
+	GPUs func() ([]GPU, error)
 }
 
 // Values of Options.DType. An adapter that was trained on a base in 4 bits always has one.
 const (
+	Auto    = "auto" // bf16 on a GPU, f32 on the processor
 	F32     = "f32"
 	BF16    = "bf16"
 	Trained = "trained" // as the adapter was trained; f32 if there is none, or it does not say
@@ -52,7 +57,7 @@ func DTypeOf(dtype string, adapter fs.FS) (kernel.Precision, error) {
 		dtype = p.DType
 	}
 	switch dtype {
-	case "", F32, Trained:
+	case "", Auto, F32, Trained:
 		return kernel.F32, nil
 	case BF16:
 		return kernel.BF16, nil
@@ -83,8 +88,8 @@ func Open(base, adapter fs.FS, how Options) (*Model, error) {
 	if ad.Precision, err = DTypeOf(how.DType, adapter); err != nil {
 		return nil, err
 	}
-	if m.engine, err = llama.New[float32](m.config, folder, ad, cpu.New(how.Threads)); err != nil {
-		return nil, fmt.Errorf("base model: %w", err)
+	if err := m.place(folder, ad, how); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

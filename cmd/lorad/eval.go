@@ -22,8 +22,7 @@ type evalCmd struct {
 	Domain    string `enum:"general,legal-demo" default:"general" help:"Which words are names: general goes by capitals, legal-demo knows those of the embedded world."`
 	Register  string `help:"Words of the field, for formality: legal, medical, finance, code, or a file of words." placeholder:"NAME"`
 	MaxNew    int    `default:"64" help:"Tokens of an answer at most; 0 = no answers, perplexity alone."`
-	DType     string `name:"dtype" enum:"f32,bf16,trained" default:"f32" help:"Type of products with the base's weights, for the base and the adapter alike: f32, bf16, or as the adapter was trained."`
-	Threads   int    `help:"Threads (default: all cores)." placeholder:"N"`
+	useFlags  `embed:""`
 }
 
 // measured is one model's figures. Pointers are absent when they were not measured.
@@ -58,15 +57,14 @@ func (e evalCmd) Run(a *app) error {
 		}
 	}
 	var r evalResult
-	if r.Base, err = e.measure(base, "", register, &r); err != nil {
-		return err
-	}
 	if e.Adapter != "" {
-		m, err := e.measure(base, e.Adapter, register, &r)
-		if err != nil {
+		r.Adapted = new(measured)
+		if *r.Adapted, err = e.measure(base, e.Adapter, register, &r); err != nil {
 			return err
 		}
-		r.Adapted = &m
+	}
+	if r.Base, err = e.measure(base, "", register, &r); err != nil {
+		return err
 	}
 	return a.print(r, func(w io.Writer) { r.print(w) })
 }
@@ -91,15 +89,14 @@ func (e evalCmd) source() data.Source {
 	return data.Source{Name: e.Records, Format: e.Format, Open: func() (io.ReadCloser, error) { return os.Open(e.Records) }}
 }
 
-func (e evalCmd) measure(base, adapter string, register map[string]bool, r *evalResult) (out measured, err error) {
-	dtype, err := infer.DTypeOf(e.DType, adapterFolder(e.Adapter)) // of the adapter for the base beside it as well
+// measure also has the next model computed where, and how, this one is.
+func (e *evalCmd) measure(base, adapter string, register map[string]bool, r *evalResult) (out measured, err error) {
+	m, err := e.open(base, adapter)
 	if err != nil {
-		return out, usage(err)
+		return out, err
 	}
-	m, err := infer.Open(baseFolder(base), adapterFolder(adapter), infer.Options{Threads: e.Threads, DType: dtype.String()})
-	if err != nil {
-		return out, usage(err)
-	}
+	defer m.Close()
+	e.Device, e.DType = m.Place().Device, m.Place().DType.String()
 	questions, err := choices(e.source())
 	if err != nil {
 		return out, usage(err)

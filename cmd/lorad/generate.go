@@ -8,7 +8,6 @@ import (
 
 	"lorad/embedded"
 	"lorad/engine"
-	"lorad/infer"
 	"lorad/model/peft"
 	"lorad/node"
 )
@@ -21,8 +20,7 @@ type generateCmd struct {
 	Temperature float64 `default:"0" help:"0 is greedy."`
 	TopP        float64 `default:"1" help:"Nucleus sampling."`
 	Seed        uint64  `default:"0" help:"Of the sampling."`
-	DType       string  `name:"dtype" enum:"f32,bf16,trained" default:"f32" help:"Type of products with the base's weights: f32, bf16, or as the adapter was trained."`
-	Threads     int     `help:"Threads (default: all cores)." placeholder:"N"`
+	useFlags    `embed:""`
 }
 
 func (g generateCmd) Run(a *app) error {
@@ -38,10 +36,11 @@ func (g generateCmd) Run(a *app) error {
 	if err != nil {
 		return usage(err)
 	}
-	m, err := infer.Open(baseFolder(base), adapterFolder(g.Adapter), infer.Options{Threads: g.Threads, DType: g.DType})
+	m, err := g.open(base, g.Adapter)
 	if err != nil {
-		return usage(err)
+		return err
 	}
+	defer m.Close()
 	text, err := m.Complete(prompt, engine.Sampling{MaxNew: g.MaxNew, Temperature: g.Temperature, TopP: g.TopP, Seed: g.Seed})
 	if err != nil {
 		return err

@@ -43,6 +43,10 @@ func (g machineGPUs) List() ([]node.GPU, error) {
 
 func (machineGPUs) Open(index int) (device.Device, error) { return driver.Open(gpuConfig(), index) }
 
+func (m machineGPUs) opener(index int) func() (device.Device, error) {
+	return func() (device.Device, error) { return m.Open(index) }
+}
+
 // openGPU opens the first GPU of this machine, or says why there is none.
 func openGPU() (device.Device, error) { return machineGPUs{}.Open(0) }
 

@@ -47,8 +47,11 @@ func TestGenerate(t *testing.T) {
 
 func generator(t *testing.T, cfg model.Config, open gputest.Opener) *Trainer {
 	t.Helper()
-	m := must(New(cfg, newWaves(cfg), adapterOf(t, cfg, config(0.5, "all-linear")), must(open())(t)))(t)
+	m := must(NewFrozen(cfg, newWaves(cfg), adapterOf(t, cfg, config(0.5, "all-linear")), must(open())(t)))(t)
 	t.Cleanup(func() { m.Close() })
+	if _, err := m.Gradient(batches[0], 1, engine.Key{}, make([]float32, len(m.Params()))); err == nil {
+		t.Error("a model that is not trained has a gradient")
+	}
 	return m
 }
 

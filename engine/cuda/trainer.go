@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"unsafe"
@@ -43,8 +44,12 @@ func New(cfg model.Config, w llama.Weights, ad llama.Adapter, dev device.Device)
 	if err != nil {
 		return nil, err
 	}
-	t := &Trainer{net: n, dev: dev, ops: ops{dev: dev}, stale: true}
-	if t.params, err = llama.Initial(cfg, ad); err != nil {
+	return build(n, w, ad, dev)
+}
+
+func build(n *network, w llama.Weights, ad llama.Adapter, dev device.Device) (t *Trainer, err error) {
+	t = &Trainer{net: n, dev: dev, ops: ops{dev: dev}, stale: true}
+	if t.params, err = llama.Initial(n.Config, ad); err != nil {
 		return nil, err
 	}
 	if err := t.load(w, ad.FourBit); err != nil {
@@ -52,6 +57,16 @@ func New(cfg model.Config, w llama.Weights, ad llama.Adapter, dev device.Device)
 		return nil, err
 	}
 	return t, nil
+}
+
+// NewFrozen is New for a model that is used and not trained: there is no gradient, and no memory is kept for one.
+func NewFrozen(cfg model.Config, w llama.Weights, ad llama.Adapter, dev device.Device) (*Trainer, error) {
+	n, err := newNetwork(cfg, ad)
+	if err != nil {
+		return nil, err
+	}
+	n.lowest = stages * n.NumLayers
+	return build(n, w, ad, dev)
 }
 
 // load takes the memory of what stays, and fills it.
@@ -101,6 +116,9 @@ func (t *Trainer) Plan() Plan { return t.net.planned(t.largest, t.recompute) }
 func (t *Trainer) Gradient(b engine.Batch, scale float32, key engine.Key, grad []float32) (float64, error) {
 	if len(grad) != len(t.params) {
 		return 0, fmt.Errorf("cuda: gradient: %d elements, but the model trains %d", len(grad), len(t.params))
+	}
+	if len(grad) > 0 && t.net.backward() == 0 {
+		return 0, errors.New("cuda: gradient: this model was opened to be used, not trained")
 	}
 	loss, labelled, err := t.run(b, scale, key, len(grad) > 0)
 	if err != nil || labelled == 0 {
