@@ -25,7 +25,7 @@ const added = `cuMemHostAlloc cuFuncSetAttribute cuStreamBeginCapture cuStreamEn
 // needed are the calls that package driver makes: a driver that lacks one of them is too old.
 const needed = added + ` cuDriverGetVersion cuDeviceGetCount cuDeviceGet cuDeviceGetName cuDeviceGetUuid cuDeviceTotalMem cuDeviceGetAttribute
 cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuCtxSetCurrent cuStreamCreate cuStreamDestroy cuStreamSynchronize cuEventCreate cuEventDestroy
-cuEventRecord cuEventSynchronize cuMemGetInfo cuMemAlloc cuMemFree cuMemFreeHost cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemsetD8Async
+cuEventRecord cuEventSynchronize cuEventElapsedTime cuMemGetInfo cuMemAlloc cuMemFree cuMemFreeHost cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync cuMemsetD8Async
 cuModuleLoadData cuModuleUnload cuModuleGetFunction cuLaunchKernel cuGraphDestroy cuGraphExecDestroy`
 
 // versioned are the calls whose name of today stands for a later export, in CUDA 11.

@@ -17,7 +17,9 @@ import (
 
 // library is a cuBLAS that was found. Its calls are those of version 11, which later ones still have.
 type library struct {
-	name string // with its version
+	name string     // with its version
+	lt   *ltLibrary // nil: there is none
+	noLt error      // why
 
 	create       func(handle *uintptr) int32
 	destroy      func(handle uintptr) int32
@@ -61,25 +63,41 @@ func loadBLAS(path string) (*library, error) {
 		return nil, err
 	}
 	l := &library{}
-	for _, f := range []struct {
-		to   any
-		name string
-	}{{&l.create, "cublasCreate_v2"}, {&l.destroy, "cublasDestroy_v2"}, {&l.setStream, "cublasSetStream_v2"}, {&l.setWorkspace, "cublasSetWorkspace_v2"},
-		{&l.setMathMode, "cublasSetMathMode"}, {&l.version, "cublasGetVersion_v2"}, {&l.gemm, "cublasGemmEx"}} {
-		at, err := purego.Dlsym(handle, f.name)
-		if err != nil {
-			return nil, fmt.Errorf("cuBLAS: %s: %w: install version 11 or newer", name, err)
-		}
-		purego.RegisterFunc(f.to, at)
+	err = register(handle, name, []symbol{{&l.create, "cublasCreate_v2"}, {&l.destroy, "cublasDestroy_v2"}, {&l.setStream, "cublasSetStream_v2"}, {&l.setWorkspace, "cublasSetWorkspace_v2"},
+		{&l.setMathMode, "cublasSetMathMode"}, {&l.version, "cublasGetVersion_v2"}, {&l.gemm, "cublasGemmEx"}})
+	if err != nil {
+		return nil, err
 	}
 	var v int32
 	l.version(0, &v) // needs no handle
 	l.name = fmt.Sprintf("cuBLAS %s (%s)", dotted(int(v)), filepath.Base(name))
+	if l.lt, l.noLt = loadLt(name); l.noLt == nil {
+		l.name += ", cuBLASLt " + dotted(int(l.lt.version()))
+	} else {
+		l.lt, l.name = nil, l.name+", without cuBLASLt"
+	}
 	if libraries.byPath == nil {
 		libraries.byPath = map[string]*library{}
 	}
 	libraries.byPath[path] = l
 	return l, nil
+}
+
+// symbol is a call of a library, and where it goes.
+type symbol struct {
+	to   any
+	name string
+}
+
+func register(handle uintptr, library string, all []symbol) error {
+	for _, s := range all {
+		at, err := purego.Dlsym(handle, s.name)
+		if err != nil {
+			return fmt.Errorf("cuBLAS: %s: %w: install version 11 or newer", library, err)
+		}
+		purego.RegisterFunc(s.to, at)
+	}
+	return nil
 }
 
 // dotted: 120804 and, before 12, 11805 are 12.8.4 and 11.8.5.
@@ -119,13 +137,15 @@ type blas struct {
 	lib         *library
 	handle      uintptr
 	workspace   cu.DevicePtr
+	lt          *lt      // nil: products go through cublasGemmEx
+	says        string   // of lt's table
 	alpha, beta *float32 // read during the call; on the heap, where C may look
 }
 
 const workspaceBytes = 32 << 20 // as NVIDIA recommends for Hopper
 
-func openBLAS(path string, on cu.Stream) (*blas, error) {
-	lib, err := loadBLAS(path)
+func openBLAS(c Config, gpu string, on cu.Stream) (*blas, error) {
+	lib, err := loadBLAS(c.BLAS)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +153,9 @@ func openBLAS(path string, on cu.Stream) (*blas, error) {
 	if err := status("create", lib.create(&b.handle)); err != nil {
 		return nil, err
 	}
-	err = b.setUp(on)
+	if err = b.setUp(on); err == nil {
+		err = b.openLt(c.Tuned, gpu, on)
+	}
 	if err != nil {
 		err = errors.Join(err, b.close())
 	}
@@ -153,11 +175,33 @@ func (b *blas) setUp(on cu.Stream) (err error) {
 	return status("set math mode", b.lib.setMathMode(b.handle, mathNoReducedReductions))
 }
 
+// openLt does nothing when there is no cuBLASLt. A table that cannot be read is not used, as without it products are slower and no other.
+func (b *blas) openLt(folder, gpu string, on cu.Stream) (err error) {
+	lib := b.lib.lt
+	if lib == nil {
+		return nil
+	}
+	table, unread := readTable(folder, gpu, int(lib.version()))
+	if unread != nil {
+		b.says = fmt.Sprintf(", without its table of algorithms (%v)", unread)
+	} else if len(table.Better) > 0 {
+		b.says = fmt.Sprintf(", %d products tuned", len(table.Better))
+	}
+	b.lt, err = openLt(lib, on, b.workspace, table)
+	return err
+}
+
+// name says what products go through.
+func (b *blas) name() string { return b.lib.name + b.says }
+
 func (b *blas) close() error {
 	if b.lib == nil || b.handle == 0 {
 		return nil
 	}
 	errs := []error{status("destroy", b.lib.destroy(b.handle))}
+	if b.lt != nil {
+		errs = append(errs, b.lt.close())
+	}
 	if b.workspace != 0 {
 		errs = append(errs, cu.MemFree(b.workspace))
 	}
@@ -174,6 +218,12 @@ func (b *blas) gemm(transA, transB bool, m, n, k int, alpha float32, x, y device
 		return errors.New("A and B are of two types")
 	}
 	*b.alpha, *b.beta = alpha, beta
+	if b.lt != nil {
+		known, err := b.lt.gemm(product(transA, transB, m, n, k, x, y, c), b.alpha, x, y, b.beta, c)
+		if known || err != nil {
+			return err
+		}
+	}
 	code := b.lib.gemm(b.handle, op(transB), op(transA), int32(n), int32(m), int32(k), b.alpha, uintptr(y.At), dataType(y.Type), int32(y.LD),
 		uintptr(x.At), dataType(x.Type), int32(x.LD), b.beta, uintptr(c.At), dataType(c.Type), int32(c.LD), computeF32, algorithmDefault)
 	if err := status("GemmEx", code); err != nil {
@@ -196,8 +246,10 @@ func dataType(t device.Type) int32 {
 	return typeF32
 }
 
+const codeNotSupported = 15
+
 var statusNames = map[int32]string{1: "not initialised", 3: "allocation failed", 7: "invalid value", 8: "architecture mismatch", 11: "mapping error",
-	13: "execution failed", 14: "internal error", 15: "not supported", 16: "licence error"}
+	13: "execution failed", 14: "internal error", codeNotSupported: "not supported", 16: "licence error"}
 
 func status(call string, code int32) error {
 	switch {

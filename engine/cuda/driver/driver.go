@@ -4,7 +4,23 @@
 // the names that it calls are defined here, hidden: each is a jump through a table (shim.c, trampolines.S) that says "no device" until Open has loaded a
 // driver with dlopen. An empty libcuda.a satisfies the linker. Nothing is loaded before Open, Look or List, so nobody pays for a driver who trains on the
 // processor. Calls that gorgonia.org/cu lacks (pinned memory, function attributes, graphs) go through the same table. cuBLAS has no such table: its few
-// calls are looked up by purego in the newest of libcublas.so.13, .12 and .11.
+// calls are looked up by purego in the newest of libcublas.so.13, .12 and .11, and those of cuBLASLt in the library beside it.
+//
+// Matrix products go through cuBLASLt. Descriptors, layouts and the algorithm are made once for each Product: its shape, types, strides and alignments. By
+// default the algorithm is the first that cuBLASLt's heuristic names, among those that do not cut the inner dimension or add the parts up in f32, each
+// in one order, within a workspace of 32 MiB. That choice follows from the device, the library and the product, and from no clock: two runs, and two
+// nodes of one kind, compute the same bits. What cuBLASLt does not know, or is not there for, goes through cublasGemmEx.
+//
+// An algorithm that was measured to be faster may be taken instead only if it computes the very bits of the heuristic's first. Tune, which runs when
+// a person asks for it and never by itself, holds candidates to that: on operands whose products cancel (operand.go), so that a result is nothing but the rounding of
+// partial sums, and an algorithm that adds in another order, cuts elsewhere or is wider differs in nearly every element. There are such candidates, because the order in
+// which an element's sum is made does not depend on the shape of tiles, on stages or on how blocks are dealt to multiprocessors. What is found lies in a table, by device and
+// version, and says against which first choice it was measured: another driver's heuristic makes it void, product by product. So a table changes time and no bit; nodes need not have the
+// same ones, and a lost or damaged one costs nothing but speed.
+//
+// Why not the fastest algorithm outright: two nodes would measure differently and compute differently, and a run would have other bits when it is
+// repeated. Why not one such table for all nodes of a cluster: it would be an input of the run, to be kept and copied with it for ever. Why not at the first use: that is within a
+// recording, where nothing runs, and in the middle of a step, where there is no memory for operands.
 //
 // The names of the table stand for one signature each for ever: that of CUDA 11, which every later driver still exports. The declarations to build with
 // are those that gorgonia.org/cu carries itself; scripts/go-cuda sets the compiler up, and `go generate` writes the table.
@@ -28,8 +44,10 @@ import (
 // Config says where the libraries are. The zero value finds them as the system's loader does.
 type Config struct {
 	CUDA string   // the driver; empty: libcuda.so.1. The first one that was loaded serves the process
-	BLAS string   // cuBLAS; empty: libcublas.so.13, .12 or .11
+	BLAS string   // cuBLAS; empty: libcublas.so.13, .12 or .11. cuBLASLt is the one beside it
 	PTX  []string // texts of modules with the kernels to launch
+	// Tuned is a folder with tables of algorithms for products, which Tune writes; empty: none. They change how long products take, and no bit.
+	Tuned string
 }
 
 // ErrOff is in every error that says that there is no CUDA here at all.

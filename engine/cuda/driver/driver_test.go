@@ -87,7 +87,7 @@ func TestLook(t *testing.T) {
 	if i := f.Devices[0]; i.Name == "" || i.Compute != [2]int{8, 0} || i.Memory <= 0 || i.SharedLimit <= 48<<10 || !strings.HasPrefix(i.UUID, "GPU-") {
 		t.Errorf("%+v", i)
 	}
-	if f.Driver != "CUDA 12.2" || f.BLAS != "cuBLAS 12.2.5 (libcublas.so.12)" {
+	if f.Driver != "CUDA 12.2" || f.BLAS != "cuBLAS 12.2.5 (libcublas.so.12), cuBLASLt 12.2.5" {
 		t.Errorf("driver %q, BLAS %q", f.Driver, f.BLAS)
 	}
 	if _, err := driver.Open(config(t), 7); err == nil || !strings.Contains(err.Error(), "device 7") {

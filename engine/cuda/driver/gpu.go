@@ -19,6 +19,7 @@ type gpu struct {
 	cuda      cu.Device
 	stream    cu.Stream
 	blas      *blas
+	tuned     string // folder of tables
 	kernels   kernels
 	staging   staging
 	recording bool
@@ -58,10 +59,10 @@ func (g *gpu) open(c Config) (err error) {
 	if err = g.staging.open(); err != nil {
 		return err
 	}
-	if g.blas, err = openBLAS(c.BLAS, g.stream); err != nil {
+	if g.blas, err = openBLAS(c, g.info.Name, g.stream); err != nil {
 		return err
 	}
-	g.info.BLAS = g.blas.lib.name
+	g.info.BLAS, g.tuned = g.blas.name(), c.Tuned
 	return g.kernels.add(c.PTX)
 }
 

@@ -3,7 +3,7 @@
 //
 // cpp/emulate.h and emulate.cc run a .cu file as C++: one fiber per CUDA thread, with barriers, warp exchanges and shared memory that holds NaN
 // until it is written. driver.cc, memory.cc and module.cc are the driver's API over it: work waits in streams until somebody waits for it, is recorded into
-// graphs and launched again. blas.cc is cuBLAS. They are built with g++ into a cache folder, keyed by their contents.
+// graphs and launched again. blas.cc is cuBLAS and cuBLASLt. They are built with g++ into a cache folder, keyed by their contents.
 //
 // What it shows: results, missing and divergent barriers, lanes that leave before an exchange, what was never written, writes outside an
 // allocation (and with AddressSanitizer reads too), host memory used while a copy is under way, what may not happen while a graph is recorded. What it does
@@ -43,8 +43,8 @@ var ErrNoCompiler = errors.New("no g++")
 var flags = []string{"-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", "-fno-extern-tls-init", "-Wall",
 	"-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-expansion-to-defined"}
 
-// Build compiles the libraries, unless it has done so before, and returns the folder with libcuda.so.1 and libcublas.so.12 (two names of
-// one file). With sanitize they need AddressSanitizer's library loaded before everything else.
+// Build compiles the libraries, unless it has done so before, and returns the folder with libcuda.so.1, libcublas.so.12 and
+// libcublasLt.so.12 (names of one file). With sanitize they need AddressSanitizer's library loaded before everything else.
 func Build(sanitize bool) (dir string, err error) {
 	return build(sanitize, nil)
 }
@@ -186,7 +186,7 @@ func entry(line string) (name string, ok bool) {
 	return words[len(words)-1], true
 }
 
-// link compiles what changed and makes one library of all, under both names.
+// link compiles what changed and makes one library of all, under all its names.
 func (b *builder) link(units []unit) (dir string, err error) {
 	objects := make([]string, len(units))
 	var g errgroup.Group
@@ -219,8 +219,10 @@ func (b *builder) link(units []unit) (dir string, err error) {
 
 // publish gives a finished folder its name; another process may have been faster.
 func publish(work, dir string) error {
-	if err := os.Symlink("libcuda.so.1", filepath.Join(work, "libcublas.so.12")); err != nil {
-		return err
+	for _, name := range []string{"libcublasLt.so.12", "libcublas.so.12"} {
+		if err := os.Symlink("libcuda.so.1", filepath.Join(work, name)); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(work, dir); err != nil {
 		_, err = os.Stat(filepath.Join(dir, "libcublas.so.12"))

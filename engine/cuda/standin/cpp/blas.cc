@@ -1,4 +1,7 @@
-// Stand-in libcublas.so.12: matrix products with operands in f32 or bf16, added up in f32. Matrices are column-major, as cuBLAS has them.
+// Stand-in libcublas.so.12 and libcublasLt.so.12: matrix products with operands in f32 or bf16, added up in f32. Matrices are column-major, as cuBLAS
+// has them.
+#include <cstring>
+
 #include "driver.h"
 
 namespace {
@@ -49,6 +52,7 @@ struct Product {
     size_t m, n, k;
     float alpha, beta;
     Operand a, b, c;
+    bool in_sequence = false;  // another order of the sums
 
     void run() const {
         Operand turned = b;
@@ -62,7 +66,7 @@ struct Product {
     void element(size_t i, size_t j, const float* x, const float* y) const {
         float s[8] = {};
         size_t l = 0;
-        for (; l + 8 <= k; l += 8)
+        for (; !in_sequence && l + 8 <= k; l += 8)
             for (int u = 0; u < 8; u++) s[u] += x[l + u] * y[l + u];
         for (; l < k; l++) s[0] += x[l] * y[l];
         float sum = alpha * (((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])));
@@ -74,13 +78,12 @@ struct Product {
     bool held() const { return a.held(m, k) && b.held(k, n) && c.held(m, n); }
 };
 
-int enqueue(Handle* h, Product p) {
-    if (!h) return blas_not_initialized;
+int enqueue(CUstream_st* stream, Product p, double milliseconds = 0) {
     if ((p.a.type != type_f32 && p.a.type != type_bf16) || p.a.type != p.b.type || (p.c.type != type_f32 && p.c.type != type_bf16)) return blas_not_supported;
     size_t a_rows = p.a.transposed ? p.k : p.m, b_rows = p.b.transposed ? p.n : p.k;
     if (p.a.ld < a_rows || p.b.ld < b_rows || p.c.ld < p.m || !p.held()) return blas_invalid_value;
     if (p.m == 0 || p.n == 0) return blas_success;
-    return standin::enqueue(h->stream, [p] { p.run(); }) == success ? blas_success : blas_execution_failed;
+    return standin::enqueue(stream, [p, milliseconds] { p.run(), standin::device().clock += milliseconds; }) == success ? blas_success : blas_execution_failed;
 }
 
 const char* advance(const void* p, int type, long long elements) { return (const char*)p + elements * (type == type_f32 ? 4 : 2); }
@@ -103,8 +106,9 @@ extern "C" __attribute__((visibility("default"))) const char* cublasGetStatusNam
 API cublasGemmEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* a, int type_a, int lda, const void* b, int type_b, int ldb,
                  const float* beta, void* c, int type_c, int ldc, int, int) {
     LOCKED;
+    if (!h) return blas_not_initialized;
     if (m < 0 || n < 0 || k < 0) return blas_invalid_value;
-    return enqueue(h, Product{size_t(m), size_t(n), size_t(k), *alpha, *beta, {a, type_a, size_t(lda), ta != 0}, {b, type_b, size_t(ldb), tb != 0}, {c, type_c, size_t(ldc), false}});
+    return enqueue(h->stream, Product{size_t(m), size_t(n), size_t(k), *alpha, *beta, {a, type_a, size_t(lda), ta != 0}, {b, type_b, size_t(ldb), tb != 0}, {c, type_c, size_t(ldc), false}});
 }
 
 API cublasGemmStridedBatchedEx(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const void* a, int type_a, int lda, long long stride_a,
@@ -118,4 +122,112 @@ API cublasGemmStridedBatchedEx(Handle* h, int ta, int tb, int m, int n, int k, c
 
 API cublasSgemm_v2(Handle* h, int ta, int tb, int m, int n, int k, const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta, float* c, int ldc) {
     return cublasGemmEx(h, ta, tb, m, n, k, alpha, a, type_f32, lda, b, type_f32, ldb, beta, c, type_f32, ldc, 68, -1);
+}
+
+// cuBLASLt.
+
+namespace {
+
+enum { desc_transa = 3, desc_transb = 4, pref_workspace = 1, pref_reduction = 3, pref_align_a = 5, pref_align_c = 7, reduction_in_place = 1 };
+
+struct Desc {
+    int compute, transposed[2];
+};
+
+struct Layout {
+    int type;
+    size_t rows, cols, ld;
+};
+
+struct Preference {
+    uint64_t workspace = 0;
+    unsigned reduction = 7, align[4] = {256, 256, 256, 256};
+};
+
+// A Choice is what is in the 64 bytes that a program keeps of an algorithm.
+struct Choice {
+    uint64_t kind, align[3], shape, unused[3];
+};
+
+struct Heuristic {
+    Choice algo;
+    size_t workspace;
+    int state;
+    float waves;
+    int reserved[4];
+};
+
+// The kinds, in the heuristic's order: what it says is fastest; a faster one that adds in another order; one with the first one's bits that is faster; the
+// fastest, which adds partial sums in the output's type.
+struct Kind {
+    double milliseconds;
+    bool in_sequence;
+    size_t workspace;
+    unsigned reduction;
+};
+const Kind kinds[] = {{4, false, 1 << 20, 2}, {1, true, 0, 0}, {2, false, 0, 0}, {0.5, true, 0, reduction_in_place}};
+
+uint64_t shape_of(const Desc* d, const Layout* a, const Layout* b, const Layout* c) {
+    uint64_t h = 14695981039346656037u;
+    for (uint64_t v : {uint64_t(d->transposed[0]), uint64_t(d->transposed[1]), uint64_t(a->type), a->rows, a->cols, a->ld, b->rows, b->cols, b->ld, uint64_t(c->type), c->rows, c->cols, c->ld})
+        h = (h ^ v) * 1099511628211u;
+    return h;
+}
+
+Operand operand(const void* at, const Layout* l, bool transposed) { return Operand{at, l->type, l->ld, transposed}; }
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) size_t cublasLtGetVersion() { return 120205; }
+API cublasLtCreate(void** h) { return *h = &standin::device(), standin::ready() == success ? blas_success : blas_not_initialized; }
+API cublasLtDestroy(void*) { return blas_success; }
+API cublasLtMatmulDescCreate(Desc** d, int compute, int scale) { return *d = new Desc{compute, {0, 0}}, compute == 68 && scale == 0 ? blas_success : blas_not_supported; }
+API cublasLtMatmulDescDestroy(Desc* d) { return delete d, blas_success; }
+API cublasLtMatmulDescSetAttribute(Desc* d, int attribute, const void* value, size_t bytes) {
+    if (bytes != 4 || (attribute != desc_transa && attribute != desc_transb)) return blas_invalid_value;
+    memcpy(&d->transposed[attribute - desc_transa], value, 4);
+    return blas_success;
+}
+API cublasLtMatrixLayoutCreate(Layout** l, int type, uint64_t rows, uint64_t cols, int64_t ld) { return *l = new Layout{type, rows, cols, size_t(ld)}, ld < int64_t(rows) ? blas_invalid_value : blas_success; }
+API cublasLtMatrixLayoutDestroy(Layout* l) { return delete l, blas_success; }
+API cublasLtMatmulPreferenceCreate(Preference** p) { return *p = new Preference, blas_success; }
+API cublasLtMatmulPreferenceDestroy(Preference* p) { return delete p, blas_success; }
+API cublasLtMatmulPreferenceSetAttribute(Preference* p, int attribute, const void* value, size_t bytes) {
+    if (attribute == pref_workspace && bytes == 8) return memcpy(&p->workspace, value, 8), blas_success;
+    if (bytes != 4) return blas_invalid_value;
+    if (attribute == pref_reduction) return memcpy(&p->reduction, value, 4), blas_success;
+    if (attribute < pref_align_a || attribute > pref_align_a + 3) return blas_invalid_value;
+    return memcpy(&p->align[attribute - pref_align_a], value, 4), blas_success;
+}
+
+// Products of one column are not known here, so that a program is seen to go another way.
+API cublasLtMatmulAlgoGetHeuristic(void*, const Desc* d, const Layout* a, const Layout* b, const Layout* c, const Layout*, const Preference* p, int most, Heuristic* found, int* count) {
+    *count = 0;
+    if (c->rows == 1) return blas_not_supported;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && *count < most; i++) {
+        if (kinds[i].workspace > p->workspace || (kinds[i].reduction & ~p->reduction)) continue;
+        found[(*count)++] = Heuristic{{i, {p->align[0], p->align[1], p->align[2]}, shape_of(d, a, b, c), {}}, kinds[i].workspace, blas_success, 1, {}};
+    }
+    return blas_success;
+}
+
+API cublasLtMatmulAlgoCheck(void*, const Desc* d, const Layout* a, const Layout* b, const Layout* c, const Layout*, const Choice* algo, Heuristic* result) {
+    if (algo->kind >= sizeof kinds / sizeof *kinds || algo->shape != shape_of(d, a, b, c)) return blas_invalid_value;
+    *result = Heuristic{*algo, kinds[algo->kind].workspace, blas_success, 1, {}};
+    return blas_success;
+}
+
+// The algorithm must be of this shape, and operands aligned as was said when it was asked for.
+API cublasLtMatmul(void*, const Desc* d, const float* alpha, const void* a, const Layout* la, const void* b, const Layout* lb, const float* beta, const void* c, const Layout* lc, void* out,
+                   const Layout*, const Choice* algo, void* workspace, size_t bytes, CUstream_st* stream) {
+    LOCKED;
+    const Kind& kind = kinds[algo->kind];
+    if (c != out || algo->shape != shape_of(d, la, lb, lc) || bytes < kind.workspace || (bytes && !standin::holds((uintptr_t)workspace, bytes))) return blas_invalid_value;
+    const void* at[] = {a, b, c};
+    for (int i = 0; i < 3; i++)
+        if ((uintptr_t)at[i] % algo->align[i]) return blas_not_supported;
+    bool ta = d->transposed[0], tb = d->transposed[1];
+    size_t k = ta ? la->rows : la->cols;
+    if ((tb ? lb->cols : lb->rows) != k) return blas_invalid_value;
+    return enqueue(stream, Product{lc->rows, lc->cols, k, *alpha, *beta, operand(a, la, ta), operand(b, lb, tb), operand(c, lc, false), kind.in_sequence}, kind.milliseconds);
 }

@@ -36,7 +36,7 @@ void run_until(CUstream_st* s, CUevent_st* event, unsigned long version) {
         Op op = std::move(s->queue.front());
         s->queue.pop_front();
         if (op.wait && op.wait->reached < op.version) run_until(op.wait->stream, op.wait, op.version);
-        if (op.record) op.record->reached = op.version;
+        if (op.record) op.record->reached = op.version, op.record->at = device().clock;
         if (op.run && device().sticky == success) op.run();
     }
 }
@@ -99,6 +99,7 @@ using namespace standin;
 // What tests say to the stand-in.
 extern "C" __attribute__((visibility("default"))) void standin_order(unsigned seed) { emulate::order(seed); }
 extern "C" __attribute__((visibility("default"))) void standin_memory(size_t bytes) { device().memory = bytes; }
+extern "C" __attribute__((visibility("default"))) unsigned standin_clock() { return device().clock * 1000; }  // microseconds
 
 API cuInit(unsigned) { return device().initialized = true, success; }
 API cuDriverGetVersion(int* v) { return *v = 12020, success; }
@@ -214,7 +215,7 @@ API cuEventSynchronize(CUevent_st* e) {
     return device().sticky;
 }
 API cuEventQuery(CUevent_st* e) { return e->reached < e->recorded ? not_ready : success; }
-API cuEventElapsedTime(float* ms, CUevent_st*, CUevent_st*) { return *ms = 0, success; }
+API cuEventElapsedTime(float* ms, CUevent_st* a, CUevent_st* b) { return *ms = b->at - a->at, success; }
 
 // Recording.
 

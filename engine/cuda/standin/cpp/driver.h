@@ -25,6 +25,7 @@ struct CUstream_st;
 struct CUevent_st {
     CUstream_st* stream = nullptr;  // on which it was recorded last
     unsigned long recorded = 0, reached = 0;
+    double at = 0;  // of the stand-in's clock, when it was reached
 };
 
 // An Op is work, or the mark of an event, or the wait for one.
@@ -62,6 +63,7 @@ struct Device {
     CUstream_st* capturing = nullptr;
     CUresult sticky = success;  // after a kernel failed, as on a GPU, nothing works any more
     std::string message;
+    double clock = 0;  // milliseconds: only products through cuBLASLt take any
 };
 
 Device& device();

@@ -1,0 +1,208 @@
+//go:build cuda && linux
+
+package driver
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"gorgonia.org/cu"
+
+	"lorad/engine/cuda/device"
+)
+
+var _ device.Tuner = (*gpu)(nil)
+
+// Tune measures the other algorithms that cuBLASLt has for the products asked for so far, and writes those into the table that are faster than the
+// heuristic's first and compute its very bits. Devices opened from then on take them.
+func (g *gpu) Tune() (all []device.Tuned, err error) {
+	err = g.outside("tune", func() error {
+		l := g.blas.lt
+		if l == nil || g.tuned == "" {
+			return fmt.Errorf("there is no cuBLASLt (%s), or no folder to write to", g.blas.name())
+		}
+		for _, of := range slices.SortedFunc(maps.Keys(l.plans), func(a, b Product) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }) {
+			t, err := g.tune(l, of)
+			if err != nil {
+				return fmt.Errorf("%s: %w", of, err)
+			}
+			all = append(all, t)
+		}
+		return l.table.write(g.tuned)
+	})
+	return all, err
+}
+
+// tune measures one product.
+func (g *gpu) tune(l *lt, of Product) (t device.Tuned, err error) {
+	p := l.plans[of]
+	t = device.Tuned{Product: of.String(), Choices: len(p.choices)}
+	if len(p.choices) < 2 {
+		return t, nil
+	}
+	r := &rehearsal{g: g, l: l, of: of, p: p}
+	defer func() { err = errors.Join(err, r.release()) }()
+	if err := r.set(); err != nil {
+		return t, err
+	}
+	times := map[algorithm]float64{}
+	for i := range p.choices {
+		if times[p.choices[i].algorithm], err = r.time(&p.choices[i]); err != nil {
+			return t, err
+		}
+	}
+	first := p.choices[0].algorithm
+	t.First, t.Micros = times[first], times[first]
+	faster := slices.Clone(p.choices[1:])
+	slices.SortStableFunc(faster, func(a, b choice) int { return cmp.Compare(times[a.algorithm], times[b.algorithm]) })
+	for i := range faster {
+		c := &faster[i]
+		if times[c.algorithm] > worthwhile*t.First {
+			break
+		}
+		same, err := r.same(c)
+		if err != nil {
+			return t, err
+		}
+		if !same {
+			t.OtherBits++
+			continue
+		}
+		t.Micros = times[c.algorithm]
+		l.table.put(tunedProduct{of, first, c.algorithm})
+		break
+	}
+	return t, nil
+}
+
+// worthwhile is how much of the first choice's time another may take: less of a gain is noise.
+const worthwhile = 0.98
+
+// rehearsal is a product on operands of its own.
+type rehearsal struct {
+	g       *gpu
+	l       *lt
+	of      Product
+	p       *plan
+	a, b, c device.Ptr
+	whole   []cu.DevicePtr
+	want    [][]byte // what the first choice computes of each set of operands
+	got     []byte
+}
+
+// set takes memory and writes operands.
+func (r *rehearsal) set() error {
+	of, size := r.of, r.of.In.Size()
+	rowsA, rowsB := of.M, of.K
+	if of.TransA {
+		rowsA = of.K
+	}
+	if of.TransB {
+		rowsB = of.N
+	}
+	r.got = make([]byte, of.M*of.LDC*of.Out.Size())
+	for _, m := range []struct {
+		at    *device.Ptr
+		bytes int
+		align int
+	}{{&r.a, rowsA * of.LDA * size, of.AlignA}, {&r.b, rowsB * of.LDB * size, of.AlignB}, {&r.c, len(r.got), of.AlignC}} {
+		at, err := cu.MemAlloc(int64(m.bytes) + 256)
+		if err != nil {
+			return err
+		}
+		r.whole = append(r.whole, at)
+		*m.at = device.Ptr(at) + device.Ptr(m.align%256) // aligned as the product's own, and no better
+	}
+	return r.fill(0)
+}
+
+func (r *rehearsal) fill(seed int) error {
+	of := r.of
+	a := operand(seed, of.M, of.K, of.LDA, of.TransA, of.In, false)
+	if err := r.g.staging.upload(r.a, a, r.g.stream); err != nil {
+		return err
+	}
+	return r.g.staging.upload(r.b, operand(seed+1, of.N, of.K, of.LDB, !of.TransB, of.In, true), r.g.stream)
+}
+
+func (r *rehearsal) run(by *choice) error {
+	*r.g.blas.alpha, *r.g.blas.beta = 1, 0
+	return r.l.run(r.p, by, r.g.blas.alpha, r.b, r.a, r.g.blas.beta, r.c)
+}
+
+// time is the shortest of a few, in microseconds.
+func (r *rehearsal) time(by *choice) (best float64, err error) {
+	const rounds, calls = 3, 10
+	var events [2]cu.Event
+	for i := range events {
+		if events[i], err = cu.MakeEvent(cu.DefaultEvent); err != nil {
+			return 0, err
+		}
+		defer cu.DestroyEvent(&events[i])
+	}
+	best = math.Inf(1)
+	for range rounds {
+		steps := []func() error{func() error { return r.run(by) }, func() error { return events[0].Record(r.g.stream) }}
+		for range calls {
+			steps = append(steps, steps[0])
+		}
+		steps = append(steps, func() error { return events[1].Record(r.g.stream) }, func() error { return events[1].Synchronize() })
+		for _, f := range steps {
+			if err := f(); err != nil {
+				return 0, err
+			}
+		}
+		ms, err := events[0].Elapsed(events[1])
+		if err != nil {
+			return 0, err
+		}
+		best = min(best, 1000*ms/calls)
+	}
+	return best, nil
+}
+
+// same says whether an algorithm has the first one's bits, on several sets of operands that show any other order of the sums.
+func (r *rehearsal) same(by *choice) (bool, error) {
+	const sets = 3
+	for i := range sets {
+		if err := r.fill(10 * i); err != nil {
+			return false, err
+		}
+		if len(r.want) == i {
+			if err := r.result(&r.p.choices[0]); err != nil {
+				return false, err
+			}
+			r.want = append(r.want, slices.Clone(r.got))
+		}
+		if err := r.result(by); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(r.got, r.want[i]) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (r *rehearsal) result(by *choice) error {
+	if err := cu.MemsetD8Async(cu.DevicePtr(r.c), 0, int64(len(r.got)), r.g.stream); err != nil {
+		return err
+	}
+	if err := r.run(by); err != nil {
+		return err
+	}
+	return r.g.staging.download(r.got, r.c, r.g.stream)
+}
+
+func (r *rehearsal) release() error {
+	errs := []error{r.g.stream.Synchronize()}
+	for _, p := range r.whole {
+		errs = append(errs, cu.MemFree(p))
+	}
+	return errors.Join(errs...)
+}
