@@ -7,8 +7,8 @@
 #   scripts/gpu-check.sh stand-in [OUT]    runs on the stand-in GPU, with tiny sizes: that the check itself works
 #
 # Steps: driver and symbols; conformance of the kernels; whole training steps against the CPU engine, their bits against themselves, losses against
-# PEFT's recorded ones; the benchmark, and the same against transformers + PEFT where PYTHON (default python3) has them with CUDA. Each step has its time limit, 520 s for all, and the
-# rest is done if one fails. OUT (default gpu-check-out) gets a log of each step and the numbers; docs/gpu.md says what to do with them.
+# PEFT's recorded ones; the benchmark; tuning of products, and a case of the benchmark with that; the same steps by transformers + PEFT where PYTHON (default python3) has them
+# with CUDA. Each step has its time limit, 535 s for all, and the rest is done if one fails. OUT (default gpu-check-out) gets a log of each step and the numbers; docs/gpu.md says what to do with them.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -48,7 +48,7 @@ out=$(mkdir -p "${1:-gpu-check-out}" && cd "${1:-gpu-check-out}" && pwd)
 export -f test_in
 export dir
 
-tiny=() gpu=(-gpu) cases=(--budget 260)
+tiny=() gpu=(-gpu) cases=(--budget 230)
 if [ "$mode" = stand-in ]; then
 	LD_LIBRARY_PATH=$(cd "$root" && go run ./scripts/standin) || exit 1
 	export LD_LIBRARY_PATH
@@ -61,8 +61,9 @@ step kernels 40 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
 show=12 step steps 40 bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
 step peft-losses 30 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfCPUAndGPU" -test.v "$@"' - "${gpu[@]}"
 if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 90 "$dir/lorad" bench --gpu all --quick; fi
+show=60 step tune 45 env XDG_CACHE_HOME="$out/cache" "$dir/lorad" bench --gpu "$(if [ "$mode" = stand-in ]; then echo bf16/2x64; else echo bf16/16x512; fi)" --quick --tune "${tiny[@]}"
 if "$python" -c 'import torch, peft, transformers' 2>/dev/null && { [ "$mode" = stand-in ] || "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }; then
-	show=40 step against-peft 290 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
+	show=40 step against-peft 260 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
 else
 	echo "----  against-peft: $python has no torch with CUDA, peft and transformers: not measured"
 fi

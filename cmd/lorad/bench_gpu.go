@@ -18,6 +18,8 @@ type gpuBench struct {
 	Device  device.Info   `json:"device"`
 	Ceiling bench.Ceiling `json:"ceiling"`
 	Steps   []gpuStep     `json:"steps"`
+
+	Tuned []device.Tuned `json:"tuned,omitempty"` // what --tune found
 }
 
 type gpuStep struct {
@@ -42,10 +44,18 @@ func (b benchCmd) onGPU(a *app) error {
 	if b.Steps {
 		return b.gpuWorker(a.stdout, os.Stdin, cases[0])
 	}
+	var tuned []device.Tuned
+	if b.Tune {
+		var err error
+		if tuned, err = b.tuneGPU(cases); err != nil {
+			return err
+		}
+	}
 	res, err := b.measureGPU(cases)
 	if err != nil {
 		return err
 	}
+	res.Tuned = tuned
 	return a.print(res, func(w io.Writer) { res.table(w) })
 }
 
@@ -69,6 +79,44 @@ func (b benchCmd) gpuWorker(out io.Writer, in io.Reader, c bench.GPUCase) error 
 			Memory cuda.Plan `json:"memory"`
 		}{s, plan}, err
 	})
+}
+
+// tuneGPU makes a step of each case, and has the device look at the products in it.
+func (b benchCmd) tuneGPU(cases []bench.GPUCase) (all []device.Tuned, err error) {
+	for _, c := range cases {
+		fmt.Fprintf(os.Stderr, "tuning the products of %s\n", c)
+		found, err := b.tuneCase(c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+func (b benchCmd) tuneCase(c bench.GPUCase) ([]device.Tuned, error) {
+	dev, err := openGPU()
+	if err != nil {
+		return nil, err
+	}
+	r, t, err := bench.NewGPURunner(c, bench.GPUConfig(b.Tiny), dev)
+	if err != nil {
+		dev.Close()
+		return nil, err
+	}
+	defer t.Close()
+	if _, err := r.Step(); err != nil {
+		return nil, err
+	}
+	tuner, ok := dev.(device.Tuner)
+	if !ok {
+		return nil, fmt.Errorf("bench --tune: %s: its products have one way only", dev.Info().BLAS)
+	}
+	found, tables, err := tuner.Tune()
+	if err != nil {
+		return nil, err
+	}
+	return found, writeTuned(tables)
 }
 
 func (b benchCmd) measureGPU(cases []bench.GPUCase) (res gpuBench, err error) {
@@ -138,10 +186,29 @@ func gpuSummary(c bench.GPUCase, all []bench.Sample, p cuda.Plan, top bench.Ceil
 
 func (r gpuBench) table(w io.Writer) {
 	fmt.Fprintf(w, "%s, driver %s, %s: products %.0f TFLOP/s, copies %.0f GB/s\n\n", r.Device.Name, r.Device.Driver, r.Device.BLAS, r.Ceiling.TFLOPS, r.Ceiling.Bandwidth)
+	r.tunedTable(w)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
 	defer t.Flush()
 	fmt.Fprintln(t, "step\tms\tp10\tp90\tgradient ms\ttokens/s\tof products\tmemory planned\t")
 	for _, s := range r.Steps {
 		fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f%%\t%.2f GB\t\n", s.GPUCase, s.Millis[0], s.Millis[1], s.Millis[2], s.GradientMS, s.TokensPerS, 100*s.OfCeiling, float64(s.Memory.Peak)/1e9)
 	}
+}
+
+// tunedTable is the products that became faster.
+func (r gpuBench) tunedTable(w io.Writer) {
+	if len(r.Tuned) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "product\tus\ttuned\tways\tfaster with other bits\t")
+	faster := 0
+	for _, p := range r.Tuned {
+		if p.Micros < p.First {
+			faster++
+			fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%d\t%d\t\n", p.Product, p.First, p.Micros, p.Choices, p.OtherBits)
+		}
+	}
+	t.Flush()
+	fmt.Fprintf(w, "%d of %d products are faster now, with the same bits\n\n", faster, len(r.Tuned))
 }

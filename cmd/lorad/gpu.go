@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"lorad/engine/cuda/device"
 	"lorad/engine/cuda/driver"
 	"lorad/engine/cuda/kernels"
 	"lorad/gpu"
+	"lorad/internal/durable"
 	"lorad/node"
 )
 
@@ -15,7 +19,43 @@ func gpuConfig() (c driver.Config) {
 	for _, m := range kernels.Modules() {
 		c.PTX = append(c.PTX, m.PTX)
 	}
+	c.Tuned = readTuned()
 	return c
+}
+
+// tunedPath is what lorad bench --gpu --tune found, for this user. It changes how long things take and nothing else, so it is looked for where things are that
+// may be lost.
+func tunedPath() (string, error) {
+	cache, err := os.UserCacheDir()
+	return filepath.Join(cache, "lorad", "products.json"), err
+}
+
+// readTuned is nothing if there is none, or more than there can be.
+func readTuned() []byte {
+	const most = 16 << 20
+	path, err := tunedPath()
+	if err != nil {
+		return nil
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > most {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
+func writeTuned(text []byte) error {
+	path, err := tunedPath()
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err != nil {
+		return fmt.Errorf("bench --tune: keep the tables: %w", err)
+	}
+	return durable.WriteFile(path, text, 0o600)
 }
 
 // machineGPUs is what this machine has.

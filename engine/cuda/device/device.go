@@ -97,15 +97,16 @@ type Graph interface {
 
 // Tuner is a Device whose products can become faster without changing a bit.
 type Tuner interface {
-	// Tune measures the products that were asked for so far, in other ways that give the same bits, and keeps the fastest for devices that are opened later.
-	Tune() ([]Tuned, error)
+	// Tune measures the products that were asked for so far, in other ways that give the same bits. What it found is for those who open the device the
+	// next time.
+	Tune() (found []Tuned, tables []byte, err error)
 }
 
 // Tuned is what Tune found for a product.
 type Tuned struct {
 	Product   string  `json:"product"`
 	Choices   int     `json:"choices"`    // how many ways there are
-	OtherBits int     `json:"other_bits"` // of them faster, but with other bits
+	OtherBits int     `json:"other_bits"` // those that are faster but have other bits
 	First     float64 `json:"first_us"`   // what it took
 	Micros    float64 `json:"us"`         // what it takes from now on
 }

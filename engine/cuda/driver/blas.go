@@ -175,20 +175,21 @@ func (b *blas) setUp(on cu.Stream) (err error) {
 	return status("set math mode", b.lib.setMathMode(b.handle, mathNoReducedReductions))
 }
 
-// openLt does nothing when there is no cuBLASLt. A table that cannot be read is not used, as without it products are slower and no other.
-func (b *blas) openLt(folder, gpu string, on cu.Stream) (err error) {
-	lib := b.lib.lt
-	if lib == nil {
+// openLt does nothing when there is no cuBLASLt. Tables that cannot be read are not used: without them products are slower, and no other.
+func (b *blas) openLt(tuned []byte, gpu string, on cu.Stream) (err error) {
+	if b.lib.lt == nil {
 		return nil
 	}
-	table, unread := readTable(folder, gpu, int(lib.version()))
-	if unread != nil {
-		b.says = fmt.Sprintf(", without its table of algorithms (%v)", unread)
-	} else if len(table.Better) > 0 {
-		b.says = fmt.Sprintf(", %d products tuned", len(table.Better))
+	all, unread := readTables(tuned)
+	if b.lt, err = openLt(b.lib.lt, gpu, on, b.workspace, all); err != nil {
+		return err
 	}
-	b.lt, err = openLt(lib, on, b.workspace, table)
-	return err
+	if unread != nil {
+		b.says = fmt.Sprintf(", tables of tuned products not used (%v)", unread)
+	} else if n := len(b.lt.table.Better); n > 0 {
+		b.says = fmt.Sprintf(", %d products tuned", n)
+	}
+	return nil
 }
 
 // name says what products go through.

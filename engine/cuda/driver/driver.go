@@ -46,8 +46,8 @@ type Config struct {
 	CUDA string   // the driver; empty: libcuda.so.1. The first one that was loaded serves the process
 	BLAS string   // cuBLAS; empty: libcublas.so.13, .12 or .11. cuBLASLt is the one beside it
 	PTX  []string // texts of modules with the kernels to launch
-	// Tuned is a folder with tables of algorithms for products, which Tune writes; empty: none. They change how long products take, and no bit.
-	Tuned string
+	// Tuned is what Tune returned, for any devices; empty: nothing yet. It changes how long products take, and no bit.
+	Tuned []byte
 }
 
 // ErrOff is in every error that says that there is no CUDA here at all.

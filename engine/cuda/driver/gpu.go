@@ -19,7 +19,6 @@ type gpu struct {
 	cuda      cu.Device
 	stream    cu.Stream
 	blas      *blas
-	tuned     string // folder of tables
 	kernels   kernels
 	staging   staging
 	recording bool
@@ -62,7 +61,7 @@ func (g *gpu) open(c Config) (err error) {
 	if g.blas, err = openBLAS(c, g.info.Name, g.stream); err != nil {
 		return err
 	}
-	g.info.BLAS, g.tuned = g.blas.name(), c.Tuned
+	g.info.BLAS = g.blas.name()
 	return g.kernels.add(c.PTX)
 }
 

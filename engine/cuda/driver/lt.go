@@ -73,7 +73,8 @@ type lt struct {
 	stream    unsafe.Pointer
 	workspace cu.DevicePtr
 	plans     map[Product]*plan
-	table     *Table
+	tables    *tables
+	table     *table // of this device, among them
 }
 
 // plan is what a product is computed by, made once.
@@ -84,8 +85,8 @@ type plan struct {
 	tuned         bool
 }
 
-func openLt(lib *ltLibrary, on cu.Stream, workspace cu.DevicePtr, table *Table) (*lt, error) {
-	l := &lt{lib: lib, stream: handle(on), workspace: workspace, plans: map[Product]*plan{}, table: table}
+func openLt(lib *ltLibrary, gpu string, on cu.Stream, workspace cu.DevicePtr, from *tables) (*lt, error) {
+	l := &lt{lib: lib, stream: handle(on), workspace: workspace, plans: map[Product]*plan{}, tables: from, table: from.of(gpu, int(lib.version()))}
 	return l, ltStatus("create", lib.create(&l.handle))
 }
 

@@ -2,6 +2,8 @@ package driver
 
 import (
 	"encoding/binary"
+	"runtime"
+	"sync"
 
 	"lorad/engine/cuda/device"
 )
@@ -17,32 +19,44 @@ func operand(seed, n, k, ld int, trans bool, t device.Type, mirrored bool) []byt
 	if trans {
 		rows = k
 	}
-	numbers := randomBF16()
-	data := make([]byte, rows*ld*t.Size())
-	for i := range n {
-		for l := range k {
-			from, sign := l, uint16(0)
-			if 2*l >= k {
-				if from = k - 1 - l; mirrored {
-					sign = 0x8000
+	numbers, data := randomBF16(), make([]byte, rows*ld*t.Size())
+	var all sync.WaitGroup
+	for share := range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for row := share; row < rows; row += runtime.GOMAXPROCS(0) {
+				for col := range n + k - rows {
+					i, l := row, col
+					if trans {
+						i, l = col, row
+					}
+					store(data[(row*ld+col)*t.Size():], t, number(numbers, seed, i, l, k, mirrored))
 				}
 			}
-			v := numbers[(seed*7919+i*40503+from*10007)&(len(numbers)-1)] ^ sign
-			if mirrored && l == k-1-l {
-				v = 0
-			}
-			at := i*ld + l
-			if trans {
-				at = l*ld + i
-			}
-			if t == device.F32 {
-				binary.LittleEndian.PutUint32(data[4*at:], uint32(v)<<16)
-			} else {
-				binary.LittleEndian.PutUint16(data[2*at:], v)
-			}
-		}
+		})
 	}
+	all.Wait()
 	return data
+}
+
+// number is element [i,l] of an operand.
+func number(from []uint16, seed, i, l, k int, mirrored bool) uint16 {
+	other := k - 1 - l
+	if mirrored && l == other {
+		return 0
+	}
+	x := from[(seed*7919+i*40503+min(l, other)*10007)&(len(from)-1)]
+	if mirrored && other < l {
+		x ^= 0x8000
+	}
+	return x
+}
+
+func store(to []byte, t device.Type, bf16 uint16) {
+	if t == device.F32 {
+		binary.LittleEndian.PutUint32(to, uint32(bf16)<<16)
+	} else {
+		binary.LittleEndian.PutUint16(to, bf16)
+	}
 }
 
 // randomBF16 is numbers of both signs with all mantissas and magnitudes from 2^-4 to 2^4.

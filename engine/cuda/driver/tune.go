@@ -18,13 +18,13 @@ import (
 
 var _ device.Tuner = (*gpu)(nil)
 
-// Tune measures the other algorithms that cuBLASLt has for the products asked for so far, and writes those into the table that are faster than the
-// heuristic's first and compute its very bits. Devices opened from then on take them.
-func (g *gpu) Tune() (all []device.Tuned, err error) {
+// Tune measures the other algorithms that cuBLASLt has for the products asked for so far. Those that are faster than the heuristic's first and compute its very
+// bits are in the tables, beside what Config.Tuned had.
+func (g *gpu) Tune() (all []device.Tuned, tables []byte, err error) {
 	err = g.outside("tune", func() error {
 		l := g.blas.lt
-		if l == nil || g.tuned == "" {
-			return fmt.Errorf("there is no cuBLASLt (%s), or no folder to write to", g.blas.name())
+		if l == nil {
+			return fmt.Errorf("there is no cuBLASLt (%s)", g.blas.name())
 		}
 		for _, of := range slices.SortedFunc(maps.Keys(l.plans), func(a, b Product) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }) {
 			t, err := g.tune(l, of)
@@ -33,9 +33,10 @@ func (g *gpu) Tune() (all []device.Tuned, err error) {
 			}
 			all = append(all, t)
 		}
-		return l.table.write(g.tuned)
+		tables, err = l.tables.text()
+		return err
 	})
-	return all, err
+	return all, tables, err
 }
 
 // tune measures one product.
@@ -58,25 +59,20 @@ func (g *gpu) tune(l *lt, of Product) (t device.Tuned, err error) {
 	}
 	first := p.choices[0].algorithm
 	t.First, t.Micros = times[first], times[first]
-	faster := slices.Clone(p.choices[1:])
-	slices.SortStableFunc(faster, func(a, b choice) int { return cmp.Compare(times[a.algorithm], times[b.algorithm]) })
-	for i := range faster {
-		c := &faster[i]
-		if times[c.algorithm] > worthwhile*t.First {
-			break
+	var faster []choice
+	for _, c := range p.choices[1:] {
+		if times[c.algorithm] <= worthwhile*t.First {
+			faster = append(faster, c)
 		}
-		same, err := r.same(c)
-		if err != nil {
-			return t, err
-		}
-		if !same {
-			t.OtherBits++
-			continue
-		}
-		t.Micros = times[c.algorithm]
-		l.table.put(tunedProduct{of, first, c.algorithm})
-		break
 	}
+	same, err := r.same(faster)
+	t.OtherBits = len(faster) - len(same)
+	if err != nil || len(same) == 0 {
+		return t, err
+	}
+	best := slices.MinFunc(same, func(a, b choice) int { return cmp.Compare(times[a.algorithm], times[b.algorithm]) })
+	t.Micros = times[best.algorithm]
+	l.table.put(tunedProduct{of, first, best.algorithm})
 	return t, nil
 }
 
@@ -91,7 +87,6 @@ type rehearsal struct {
 	p       *plan
 	a, b, c device.Ptr
 	whole   []cu.DevicePtr
-	want    [][]byte // what the first choice computes of each set of operands
 	got     []byte
 }
 
@@ -166,27 +161,29 @@ func (r *rehearsal) time(by *choice) (best float64, err error) {
 	return best, nil
 }
 
-// same says whether an algorithm has the first one's bits, on several sets of operands that show any other order of the sums.
-func (r *rehearsal) same(by *choice) (bool, error) {
+// same is those that have the first choice's bits, on several sets of operands that show any other order of the sums.
+func (r *rehearsal) same(all []choice) ([]choice, error) {
 	const sets = 3
-	for i := range sets {
+	for i := 0; i < sets && len(all) > 0; i++ {
 		if err := r.fill(10 * i); err != nil {
-			return false, err
+			return nil, err
 		}
-		if len(r.want) == i {
-			if err := r.result(&r.p.choices[0]); err != nil {
-				return false, err
+		if err := r.result(&r.p.choices[0]); err != nil {
+			return nil, err
+		}
+		want := slices.Clone(r.got)
+		var left []choice
+		for j := range all {
+			if err := r.result(&all[j]); err != nil {
+				return nil, err
 			}
-			r.want = append(r.want, slices.Clone(r.got))
+			if bytes.Equal(r.got, want) {
+				left = append(left, all[j])
+			}
 		}
-		if err := r.result(by); err != nil {
-			return false, err
-		}
-		if !bytes.Equal(r.got, r.want[i]) {
-			return false, nil
-		}
+		all = left
 	}
-	return true, nil
+	return all, nil
 }
 
 func (r *rehearsal) result(by *choice) error {

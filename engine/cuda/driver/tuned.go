@@ -7,10 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 
 	"lorad/engine/cuda/device"
@@ -50,12 +46,17 @@ func alignment(p device.Ptr) int {
 // algorithm is cublasLtMatmulAlgo_t: opaque, and good for the version of cuBLASLt and the device that it comes from.
 type algorithm [8]uint64
 
-// Table is what Tune has found on one kind of device with one version of cuBLASLt.
-type Table struct {
+// tables is what Tune has found, as Config.Tuned has it.
+type tables struct {
+	Tables []*table `json:"tables"`
+	Sum    string   `json:"sum"` // of all the rest
+}
+
+// table is of one kind of device with one version of cuBLASLt.
+type table struct {
 	Device  string         `json:"device"`
 	Version int            `json:"version"`
 	Better  []tunedProduct `json:"better"`
-	Sum     string         `json:"sum"` // of all the rest
 }
 
 // tunedProduct is a product with the algorithm that the heuristic names first, and one that is faster and has the same bits.
@@ -66,7 +67,7 @@ type tunedProduct struct {
 }
 
 // better is what to take instead of the heuristic's first choice.
-func (t *Table) better(of Product, first algorithm) (algorithm, bool) {
+func (t *table) better(of Product, first algorithm) (algorithm, bool) {
 	if t == nil {
 		return algorithm{}, false
 	}
@@ -78,13 +79,13 @@ func (t *Table) better(of Product, first algorithm) (algorithm, bool) {
 }
 
 // put replaces what there is for a product.
-func (t *Table) put(e tunedProduct) {
+func (t *table) put(e tunedProduct) {
 	t.Better = slices.DeleteFunc(t.Better, func(old tunedProduct) bool { return old.Product == e.Product })
 	t.Better = append(t.Better, e)
 	slices.SortFunc(t.Better, func(a, b tunedProduct) int { return cmp.Compare(fmt.Sprint(a.Product), fmt.Sprint(b.Product)) })
 }
 
-func (t Table) sum() string {
+func (t tables) sum() string {
 	t.Sum = ""
 	data, err := json.Marshal(t)
 	if err != nil {
@@ -94,65 +95,33 @@ func (t Table) sum() string {
 	return hex.EncodeToString(s[:])
 }
 
-// tablePath is a table's file in a folder.
-func tablePath(folder, gpu string, version int) string {
-	name := regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(gpu, "-")
-	return filepath.Join(folder, fmt.Sprintf("cublaslt-%d-%s.json", version, name))
-}
-
-// tableLimit bounds a file that is read: some hundred bytes for each product.
-const tableLimit = 16 << 20
-
-// readTable is the table for a device, empty if there is none. A damaged one is an error, and empty too: what it says would be computed with.
-func readTable(folder, gpu string, version int) (*Table, error) {
-	t := &Table{Device: gpu, Version: version}
-	if folder == "" {
+// readTables reads what text wrote. Damaged ones are an error and none: products would be computed with what they say.
+func readTables(text []byte) (*tables, error) {
+	t := &tables{}
+	if len(text) == 0 {
 		return t, nil
 	}
-	path := tablePath(folder, gpu, version)
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err == nil && info.Size() > tableLimit {
-		err = fmt.Errorf("%d bytes", info.Size())
-	}
-	var data []byte
-	if err == nil {
-		data, err = os.ReadFile(path)
-	}
-	if err == nil {
-		*t = Table{}
-		err = json.Unmarshal(data, t)
-	}
-	if err == nil && (t.Device != gpu || t.Version != version || t.Sum != t.sum()) {
-		err = errors.New("it is not what was written")
+	err := json.Unmarshal(text, t)
+	if err == nil && t.Sum != t.sum() {
+		err = errors.New("they are not what was written")
 	}
 	if err != nil {
-		return &Table{Device: gpu, Version: version}, fmt.Errorf("%s: damaged: %w: lorad bench --gpu all --tune makes it again", path, err)
+		return &tables{}, fmt.Errorf("damaged: %w: lorad bench --gpu all --tune makes them again", err)
 	}
 	return t, nil
 }
 
-// write puts the table into a folder, whole or not at all.
-func (t *Table) write(folder string) error {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
+// of is the table for a device, empty if there is none yet.
+func (t *tables) of(gpu string, version int) *table {
+	i := slices.IndexFunc(t.Tables, func(t *table) bool { return t != nil && t.Device == gpu && t.Version == version })
+	if i >= 0 {
+		return t.Tables[i]
 	}
+	t.Tables = append(t.Tables, &table{Device: gpu, Version: version})
+	return t.Tables[len(t.Tables)-1]
+}
+
+func (t *tables) text() ([]byte, error) {
 	t.Sum = t.sum()
-	data, err := json.MarshalIndent(t, "", " ")
-	if err != nil {
-		return err
-	}
-	path := tablePath(folder, t.Device, t.Version)
-	f, err := os.CreateTemp(folder, "table-") // 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return json.MarshalIndent(t, "", " ")
 }

@@ -3,7 +3,6 @@ package driver
 import (
 	"encoding/binary"
 	"math"
-	"os"
 	"strings"
 	"testing"
 
@@ -13,25 +12,26 @@ import (
 
 // A table is taken for what it was measured against, and for nothing else.
 func TestTable(t *testing.T) {
-	folder := t.TempDir() + "/new"
 	of := product(false, true, 64, 32, 48, device.Matrix{At: 1 << 20, LD: 48, Type: device.BF16}, device.Matrix{At: 1<<20 + 96, LD: 64, Type: device.BF16}, device.Matrix{At: 1<<20 + 2, LD: 32})
 	if of.AlignA != 256 || of.AlignB != 32 || of.AlignC != 2 || of.In != device.BF16 || of.Out != device.F32 {
 		t.Fatalf("%+v", of)
 	}
-	table, err := readTable(folder, "GPU / 1", 120205)
+	all, err := readTables(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first, by := algorithm{1, 1 << 63}, algorithm{2}
-	table.put(tunedProduct{of, first, algorithm{9}})
-	table.put(tunedProduct{of, first, by})
-	if err := table.write(folder); err != nil {
-		t.Fatal(err)
-	}
-	read, err := readTable(folder, "GPU / 1", 120205)
+	all.of("GPU 1", 120205).put(tunedProduct{of, first, algorithm{9}})
+	all.of("GPU 1", 120205).put(tunedProduct{of, first, by})
+	text, err := all.text()
 	if err != nil {
 		t.Fatal(err)
 	}
+	again, err := readTables(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := again.of("GPU 1", 120205)
 	if got, ok := read.better(of, first); !ok || got != by {
 		t.Errorf("%v, %t", got, ok)
 	}
@@ -43,20 +43,12 @@ func TestTable(t *testing.T) {
 	if _, ok := read.better(other, first); ok {
 		t.Error("another alignment")
 	}
-	if empty, err := readTable(folder, "GPU / 2", 120205); err != nil || len(empty.Better) != 0 {
-		t.Errorf("another device: %v", err)
+	if n := len(again.of("GPU 2", 120205).Better) + len(again.of("GPU 1", 120206).Better); n != 0 {
+		t.Errorf("%d products of another device, or another version", n)
 	}
-	path := tablePath(folder, "GPU / 1", 120205)
-	text, _ := os.ReadFile(path)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	for _, damage := range []string{strings.Replace(string(text), `"N": 32`, `"N": 33`, 1), string(text[:len(text)/2]), ""} {
-		if err := os.WriteFile(path, []byte(damage), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := readTable(folder, "GPU / 1", 120205); err == nil || len(got.Better) > 0 {
-			t.Errorf("a damaged table is read: %.60q", damage)
+	for _, damage := range []string{strings.Replace(string(text), `"N": 32`, `"N": 33`, 1), string(text[:len(text)/2]), "{}", `{"tables":[null]}`} {
+		if got, err := readTables([]byte(damage)); err == nil || len(got.Tables) > 0 {
+			t.Errorf("damaged tables are read: %.60q", damage)
 		}
 	}
 }
