@@ -55,6 +55,7 @@ type resident struct {
 	norms             [][2]device.Ptr
 	headNorms         [][2]device.Ptr // of the heads of q and of k; 0: none
 	groups            [][stages]weights
+	headAdapter       weights    // a and b alone
 	params, grad      device.Ptr // f32, flat: what Params and Gradient have
 }
 
@@ -67,6 +68,7 @@ func (n *network) carveWeights(c *carver) (r resident) {
 	if r.head = r.embed; !n.TieEmbeddings {
 		r.head = c.bf16(n.VocabSize, h)
 	}
+	r.headAdapter = weights{a: c.matrix(n.head.rank, h, 0), b: c.matrix(n.VocabSize, n.head.rank, 0)}
 	r.norm = c.bf16(1, h)
 	r.norms, r.headNorms, r.groups = make([][2]device.Ptr, n.NumLayers), make([][2]device.Ptr, n.NumLayers), make([][stages]weights, n.NumLayers)
 	for i := range n.groups {
@@ -149,6 +151,7 @@ type buffers struct {
 	hx, hd, hr device.Ptr    // [chunk,hidden]: the head's rows of the residual stream: before the last layer's output is added, that output, and the sum
 	hn, dh     device.Ptr    // [chunk,hidden]: normalised; gradient of that
 	hrstd      device.Ptr    // [chunk]
+	hu, hdu    device.Matrix // [chunk,rank] of the head's adapter
 	logits     device.Ptr    // [chunk,vocab], f32
 	dlogits    device.Ptr    // [chunk,vocab]
 }
@@ -187,6 +190,7 @@ func (n *network) carvePass(c *carver, s size, recompute int) (b buffers, keptBy
 func (n *network) carveHead(c *carver, b *buffers, chunk int) {
 	h := n.HiddenSize
 	b.hx, b.hd, b.hr, b.hn, b.dh = c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h), c.bf16(chunk, h)
+	b.hu, b.hdu = c.matrix(chunk, n.head.rank, 0), c.matrix(chunk, n.head.rank, 0)
 	b.hrstd = c.f32(chunk)
 	b.logits, b.dlogits = c.f32(chunk*n.VocabSize), c.bf16(chunk, n.VocabSize)
 }

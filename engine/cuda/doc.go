@@ -32,6 +32,6 @@
 // Why no autograd and no graph of tensors: as in engine/llama, the backward pass is the forward pass read upwards, and every buffer's life can be
 // seen in one page. Why the optimiser is on the host: adapters are small, and replicas that include CPU nodes are then equal by construction.
 //
-// What is not computed here is refused by name (Supports): full fine-tuning, DoRA, trained biases and modules_to_save, adapters on the head, Gemma,
+// What is not computed here is refused by name (Supports): full fine-tuning, DoRA, trained biases and modules_to_save, Gemma,
 // f32 products, heads other than 64 and 128.
 package cuda

@@ -7,6 +7,7 @@ import (
 	"lorad/engine"
 	"lorad/engine/cuda/gputest"
 	"lorad/engine/kernel"
+	"lorad/engine/llama"
 	"lorad/model"
 )
 
@@ -34,6 +35,32 @@ func TestFamilies(t *testing.T) {
 				againLeaner(t, m, key)
 			}
 		})
+	}
+}
+
+// TestHeadAdapter has an adapter on the head, with more labels than the head sees at a time.
+func TestHeadAdapter(t *testing.T) {
+	big := ragged(97, 110, 96)
+	for _, c := range []struct {
+		dropout float64
+		tied    bool
+		targets []string
+	}{
+		{0, false, []string{"q_proj", "down_proj", "lm_head"}}, {0.25, true, []string{"lm_head", "v_proj"}}, {0.25, false, []string{"lm_head"}},
+	} {
+		cfg := tiny()
+		cfg.NumLayers, cfg.TieEmbeddings = 1, c.tied
+		ad := adapterOf(t, cfg, config(c.dropout, c.targets...))
+		m, cpu, key := trainer(t, cfg, ad), reference(t, cfg, ad, kernel.F32), engine.Key{Seed: 5, Step: 7, Micro: 3}
+		m.net.logitBytes = 1 // the fewest rows at a time
+		if s := sizeOf(llama.Batch{Rows: len(big.Tokens), Labelled: big.Labelled()}); s.chunk(m.net) >= big.Labelled() {
+			t.Fatal("the head sees all rows at once")
+		}
+		sameGradients(t, m, cpu, big, key)
+		x, y := must(m.Logits(big.Tokens[:20]))(t), must(cpu.Logits(big.Tokens[:20]))(t)
+		if d, _ := apart(x, y); !(d < 1e-2) {
+			t.Errorf("logits apart by %.2g", d)
+		}
 	}
 }
 

@@ -48,7 +48,7 @@ func (t *Trainer) pass(s shape, train bool) error {
 	p := t.newPass(s, train)
 	p.forward()
 	if s.use != whole {
-		p.logits(p.kept(t.net.NumLayers-1), p.in.index, s.labelled)
+		p.logits(p.kept(t.net.NumLayers-1), p.in.index, 0, s.labelled)
 		p.argmax(t.buffers.logits, t.cache.best, s.labelled, t.net.VocabSize)
 		return p.take()
 	}

@@ -86,13 +86,13 @@ func (o *ops) crossEntropy(logits, labels, loss, dlogits, scale device.Ptr, rows
 	o.launch("cross_entropy", perRow(rows), logits, labels, loss, dlogits, scale, rows, vocab)
 }
 
-// dropout is y = mask*x/keep; dropoutAdd is dx += mask*x/keep.
-func (p *pass) dropout(x device.Matrix, y device.Ptr, rows, n int, key device.Ptr, site int) {
-	p.launch("dropout", flat(rows*n/8), x.At, x.LD, y, rows, n, float32(p.n.dropout), key, site)
+// dropout is y = mask*x/keep; dropoutAdd is dx += mask*x/keep. The rows are those of a site from the first on.
+func (p *pass) dropout(x device.Matrix, y device.Ptr, rows, n, site, first int) {
+	p.launch("dropout", flat(rows*n/8), x.At, x.LD, y, rows, n, float32(p.n.dropout), p.in.key, site, first)
 }
 
-func (p *pass) dropoutAdd(dx device.Matrix, x device.Ptr, rows, n int, key device.Ptr, site int) {
-	p.launch("dropout_add", flat(rows*n/8), dx.At, dx.LD, x, rows, n, float32(p.n.dropout), key, site)
+func (p *pass) dropoutAdd(dx device.Matrix, x device.Ptr, rows, n, site, first int) {
+	p.launch("dropout_add", flat(rows*n/8), dx.At, dx.LD, x, rows, n, float32(p.n.dropout), p.in.key, site, first)
 }
 
 // dequantise writes [rows,cols] of NF4 as bf16.

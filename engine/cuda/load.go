@@ -42,6 +42,8 @@ func (l *loader) all(r *resident) error {
 	if !n.TieEmbeddings {
 		l.matrix(r.head, "lm_head.weight", n.VocabSize, h)
 	}
+	l.zero(r.headAdapter.a.At, 2*int64(n.head.rank)*int64(h))
+	l.zero(r.headAdapter.b.At, 2*int64(n.head.rank)*int64(n.VocabSize))
 	l.matrix(r.norm, "model.norm.weight", h)
 	for i := range n.groups {
 		p := fmt.Sprintf("model.layers.%d.", i)

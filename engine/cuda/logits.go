@@ -38,7 +38,7 @@ func (t *Trainer) project(tokens, rows []int32, out []float32) error {
 	chunk, v := t.size.chunk(t.net), t.net.VocabSize
 	for lo := 0; lo < len(rows); lo += chunk {
 		n := min(chunk, len(rows)-lo)
-		w.logits(w.kept(t.net.NumLayers-1), w.in.index+device.Ptr(4*lo), min(chunk, p.labelled-lo))
+		w.logits(w.kept(t.net.NumLayers-1), w.in.index+device.Ptr(4*lo), lo, min(chunk, p.labelled-lo))
 		w.download(raw(out[lo*v:(lo+n)*v]), w.b.logits)
 	}
 	return w.take()

@@ -57,6 +57,9 @@ type network struct {
 	model.Config
 	q, kv, qkv int // widths of attention's projections: queries; keys, which is that of values; all three
 	groups     [][stages]group
+	head       group
+	logitBytes int  // see the constant
+	frozen     bool // nothing is trained, whatever has adapters
 	layout     []engine.Tensor
 	lowest     int // the first stage with an adapter, as stages*layer + stage: nothing below it has a backward pass
 	dropout    float64
@@ -76,7 +79,7 @@ func newNetwork(cfg model.Config, ad llama.Adapter) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &network{Config: cfg, layout: layout, fourBit: cfg.FourBit || ad.FourBit != nil, nested: ad.FourBit == nil || ad.FourBit.Nested}
+	n := &network{Config: cfg, layout: layout, logitBytes: logitBytes, fourBit: cfg.FourBit || ad.FourBit != nil, nested: ad.FourBit == nil || ad.FourBit.Nested}
 	n.q, n.kv = cfg.NumHeads*cfg.HeadDim, cfg.NumKVHeads*cfg.HeadDim
 	n.qkv = n.q + 2*n.kv
 	n.lowest = stages * cfg.NumLayers
@@ -104,7 +107,6 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{strings.HasPrefix(lc.Init, peft.InitPiSSA), "lora_init: " + lc.Init},
 		{lc.Bias == peft.BiasLoraOnly, "bias: lora_only"},
 		{len(lc.ModulesToSave) > 0, "modules_to_save"},
-		{ad.LoRA != nil && lc.Match("lm_head"), "an adapter on lm_head"},
 		{cfg.GELU || cfg.NormPlusOne || cfg.PostNorms || cfg.EmbedScale != 0, "Gemma"},
 		{cfg.AttnSoftcap != 0 || cfg.LogitSoftcap != 0, "soft caps (Gemma 2)"},
 		{cfg.RotaryDim%16 != 0, fmt.Sprintf("partial rotary embeddings of %d (multiples of 16 are)", cfg.RotaryDim)},
@@ -151,6 +153,8 @@ func (n *network) declare(lc *peft.LoraConfig) {
 			}
 		}
 	}
+	n.head = group{in: n.HiddenSize, parts: []part{{module: "lm_head", out: n.VocabSize}}}
+	n.place(&n.head, &n.head.parts[0], lc, site)
 }
 
 // place gives a part its rows in the group and, if the configuration matches it, its adapter; it returns the next site.

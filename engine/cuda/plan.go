@@ -61,7 +61,7 @@ const logitBytes = 96 << 20
 
 // chunk is how many rows the head sees at a time: as many as logitBytes allow, but enough for a product to be worth its weights.
 func (s size) chunk(n *network) int {
-	rows := logitBytes / (6 * n.VocabSize) / rowUnit * rowUnit
+	rows := n.logitBytes / (6 * n.VocabSize) / rowUnit * rowUnit
 	return min(s.labelled, max(rows, 2*rowUnit))
 }
 

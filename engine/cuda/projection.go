@@ -65,7 +65,7 @@ func (j *projection) weight() device.Matrix {
 	return m
 }
 
-func (j *projection) drops() bool { return j.train && j.n.dropout > 0 }
+func (p *pass) drops() bool { return p.train && p.n.dropout > 0 }
 
 // lowRank computes u, behind x and where it is kept. One product serves all parts, unless dropout gives each an input of its own.
 func (j *projection) lowRank(x device.Matrix) {
@@ -92,7 +92,7 @@ func (j *projection) dropped(l *part, x device.Matrix) device.Matrix {
 	if !j.drops() {
 		return x
 	}
-	j.dropout(x, j.b.xd, j.rows, j.g.in, j.in.key, l.site)
+	j.dropout(x, j.b.xd, j.rows, j.g.in, l.site, 0)
 	return matrix(j.b.xd, j.g.in)
 }
 
@@ -147,7 +147,7 @@ func (j *projection) gradX(dy, dx device.Matrix) {
 	for i := range g.parts {
 		if l := &g.parts[i]; l.rank > 0 {
 			j.xw(j.rows, g.in, l.cols(), 1, right(dy, g.out+l.col), below(j.w.a, l.col), 0, matrix(j.b.dxa, g.in))
-			j.dropoutAdd(dx, j.b.dxa, j.rows, g.in, j.in.key, l.site)
+			j.dropoutAdd(dx, j.b.dxa, j.rows, g.in, l.site, 0)
 		}
 	}
 }

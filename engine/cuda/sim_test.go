@@ -427,25 +427,25 @@ func (d *sim) crossEntropy(_ device.Grid, a args) error {
 }
 
 // mask is x where dropout keeps it, and scaled.
-func (d *sim) mask(x []float32, p float32, key device.Ptr, site int) []float32 {
+func (d *sim) mask(x []float32, p float32, key device.Ptr, site, element int) []float32 {
 	k := d.at(key, 16)
 	drop := lora.NewDropout(float64(p), engine.Key{Seed: binary.LittleEndian.Uint64(k), Step: uint32(binary.LittleEndian.Uint64(k[8:]))}, site)
 	bits := make([]uint8, (len(x)+7)/8)
-	drop.Draw(0, bits)
+	drop.Draw(element/8, bits)
 	lora.Apply(bits, drop.Keep, x, x)
 	return x
 }
 
 func (d *sim) dropout(_ device.Grid, a args) error {
-	x, ldx, y, rows, n, p, key, site := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
-	d.store(matrix(y, n), d.mask(d.load(matrix(x, ldx), rows, n), p, key, site), n)
+	x, ldx, y, rows, n, p, key, site, first := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int(), a.int()
+	d.store(matrix(y, n), d.mask(d.load(matrix(x, ldx), rows, n), p, key, site, first*n), n)
 	return nil
 }
 
 func (d *sim) dropoutAdd(_ device.Grid, a args) error {
-	dx, lddx, x, rows, n, p, key, site := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int()
+	dx, lddx, x, rows, n, p, key, site, first := a.ptr(), a.int(), a.ptr(), a.int(), a.int(), a.float(), a.ptr(), a.int(), a.int()
 	sum := d.load(matrix(dx, lddx), rows, n)
-	for i, v := range d.mask(d.load(matrix(x, n), rows, n), p, key, site) {
+	for i, v := range d.mask(d.load(matrix(x, n), rows, n), p, key, site, first*n) {
 		sum[i] += v
 	}
 	d.store(matrix(dx, lddx), sum, n)

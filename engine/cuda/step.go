@@ -134,31 +134,37 @@ func (p *pass) head(chunk int) {
 	n, b := p.n, p.b
 	h, v := n.HiddenSize, n.VocabSize
 	last := p.kept(n.NumLayers - 1)
-	if p.train {
+	below := p.train && n.backward() > 0
+	if below {
 		p.zero(b.dres.At, 2*int64(p.rows)*int64(b.dres.LD))
 	}
 	for lo := 0; lo < p.labelled; lo += chunk {
 		rows, index := min(chunk, p.labelled-lo), p.in.index+device.Ptr(4*lo)
-		p.logits(last, index, rows)
+		p.logits(last, index, lo, rows)
 		dlogits := b.dlogits
 		if !p.train {
 			dlogits = 0
 		}
 		p.crossEntropy(b.logits, p.in.want+device.Ptr(4*lo), b.losses+device.Ptr(4*lo), dlogits, p.in.scale, rows, v)
 		if p.train {
+			p.headGradient(lo, rows)
+		}
+		if below {
 			p.xw(rows, h, v, 1, matrix(b.dlogits, v), matrix(p.r.head, h), 0, matrix(b.dh, h))
+			p.throughHead(lo, rows)
 			p.normBackward(b.dh, b.hr, p.r.norm, b.hrstd, 0, matrix(b.hd, h), rows)
 			p.scatter(b.hd, index, b.dres, rows, h)
 		}
 	}
 }
 
-// logits of the rows that an index names.
-func (p *pass) logits(last *kept, index device.Ptr, rows int) {
+// logits of the rows that an index names, the first of which is number lo.
+func (p *pass) logits(last *kept, index device.Ptr, lo, rows int) {
 	n, b := p.n, p.b
 	h, v := n.HiddenSize, n.VocabSize
 	p.gather(last.x2, index, b.hx, rows, h)
 	p.gather(b.t, index, b.hd, rows, h)
 	p.norm(b.hx, b.hd, p.r.norm, b.hr, matrix(b.hn, h), b.hrstd, rows)
 	p.xwt(rows, v, h, 1, matrix(b.hn, h), matrix(p.r.head, h), 0, wide(b.logits, v))
+	p.adaptLogits(lo, rows)
 }

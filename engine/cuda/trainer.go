@@ -65,7 +65,7 @@ func NewFrozen(cfg model.Config, w llama.Weights, ad llama.Adapter, dev device.D
 	if err != nil {
 		return nil, err
 	}
-	n.lowest = stages * n.NumLayers
+	n.lowest, n.frozen = stages*n.NumLayers, true
 	return build(n, w, ad, dev)
 }
 
@@ -117,7 +117,7 @@ func (t *Trainer) Gradient(b engine.Batch, scale float32, key engine.Key, grad [
 	if len(grad) != len(t.params) {
 		return 0, fmt.Errorf("cuda: gradient: %d elements, but the model trains %d", len(grad), len(t.params))
 	}
-	if len(grad) > 0 && t.net.backward() == 0 {
+	if len(grad) > 0 && t.net.frozen {
 		return 0, errors.New("cuda: gradient: this model was opened to be used, not trained")
 	}
 	loss, labelled, err := t.run(b, scale, key, len(grad) > 0)
@@ -190,17 +190,20 @@ func (t *Trainer) refreshed() (err error) {
 
 func (t *Trainer) copies() {
 	at := func(offset int) device.Ptr { return t.resident.params + device.Ptr(4*offset) }
-	for i := range t.net.groups {
-		for s := range stages {
-			g, w := &t.net.groups[i][s], &t.resident.groups[i][s]
-			for _, l := range g.parts {
-				if l.rank > 0 {
-					t.ops.cast(at(l.a), below(w.a, l.col), l.rank, g.in, 1)
-					t.ops.cast(at(l.b), right(below(w.b, l.row), l.col), l.out, l.rank, l.scale)
-				}
+	group := func(g *group, w *weights) {
+		for _, l := range g.parts {
+			if l.rank > 0 {
+				t.ops.cast(at(l.a), below(w.a, l.col), l.rank, g.in, 1)
+				t.ops.cast(at(l.b), right(below(w.b, l.row), l.col), l.out, l.rank, l.scale)
 			}
 		}
 	}
+	for i := range t.net.groups {
+		for s := range stages {
+			group(&t.net.groups[i][s], &t.resident.groups[i][s])
+		}
+	}
+	group(&t.net.head, &t.resident.headAdapter)
 }
 
 // sumLosses adds up in float64, in the order of the rows.

@@ -420,7 +420,6 @@ func TestRefusals(t *testing.T) {
 	}{
 		{func(c *model.Config, a *llama.Adapter) { a.LoRA.UseDoRA = true }, "use_dora"},
 		{func(c *model.Config, a *llama.Adapter) { a.LoRA.ModulesToSave = []string{"lm_head"} }, "modules_to_save"},
-		{func(c *model.Config, a *llama.Adapter) { a.LoRA.TargetModules = []string{"lm_head"} }, "lm_head"},
 		{func(c *model.Config, a *llama.Adapter) { a.LoRA, a.Full, a.Precision = nil, true, kernel.F32 }, "full fine-tuning"},
 		{func(c *model.Config, a *llama.Adapter) { a.Precision = kernel.F32 }, "dtype: bf16"},
 		{func(c *model.Config, a *llama.Adapter) { c.HeadDim = 32 }, "heads of 32"},

@@ -42,20 +42,20 @@ static __device__ __forceinline__ void apply(const Mask& m, float (&x)[8], long 
     }
 }
 
-// dropout writes y = bf16(x * mask), y without gaps between its rows; it may be x if x has none.
-extern "C" __global__ void dropout(const bf16* x, int ldx, bf16* y, int rows, int n, float p, const unsigned long long* key, int site) {
+// dropout writes y = bf16(x * mask), y without gaps between its rows; it may be x if x has none. The first row is row `first` of the site.
+extern "C" __global__ void dropout(const bf16* x, int ldx, bf16* y, int rows, int n, float p, const unsigned long long* key, int site, int first) {
     Mask m = make_mask(p, key, site);
     long long pieces = (long long)rows * (n / 8);
     for (long long i = grid_first(); i < pieces; i += grid_stride()) {
         float v[8];
         load8(v, x + i / (n / 8) * ldx + 8 * (i % (n / 8)));
-        apply(m, v, i);
+        apply(m, v, i + (long long)first * (n / 8));
         store8(y + 8 * i, v);
     }
 }
 
 // dropout_add writes dx = bf16(dx + dxa * mask), the gradient's way through dropout; dxa has no gaps between its rows.
-extern "C" __global__ void dropout_add(bf16* dx, int lddx, const bf16* dxa, int rows, int n, float p, const unsigned long long* key, int site) {
+extern "C" __global__ void dropout_add(bf16* dx, int lddx, const bf16* dxa, int rows, int n, float p, const unsigned long long* key, int site, int first) {
     Mask m = make_mask(p, key, site);
     long long pieces = (long long)rows * (n / 8);
     for (long long i = grid_first(); i < pieces; i += grid_stride()) {
@@ -63,7 +63,7 @@ extern "C" __global__ void dropout_add(bf16* dx, int lddx, const bf16* dxa, int 
         float sum[8], v[8];
         load8(sum, to);
         load8(v, dxa + 8 * i);
-        apply(m, v, i);
+        apply(m, v, i + (long long)first * (n / 8));
 #pragma unroll
         for (int j = 0; j < 8; j++) sum[j] = __fadd_rn(sum[j], v[j]);
         store8(to, sum);
