@@ -101,7 +101,8 @@ func (b *bubble) skeleton(id string) *Coordinator {
 		facts: recorded(id), cfg: Config{Prepare: b.prepare, ReplaceVoterAfter: time.Minute},
 	}
 	c.gossip = &gossip{
-		self: id, clock: time.Now, began: time.Now(), seen: map[string]sighting{}, silent: map[string]bool{}, changed: make(chan struct{}),
+		self: id, clock: time.Now, began: time.Now(), seen: map[string]sighting{}, silent: map[string]bool{}, hearsay: map[string]bool{}, vouched: map[string]time.Time{},
+		changed: make(chan struct{}),
 	}
 	return c
 }

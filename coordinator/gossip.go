@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,8 @@ import (
 const (
 	gossipTimeout = 2 * time.Second // of a stream
 	leaveTimeout  = 500 * time.Millisecond
+	// vouchedFor is how long a node that answered a ping is alive although gossip calls it dead: it takes a moment to contradict what others said of it.
+	vouchedFor = 3 * time.Second
 	// newcomerGrace is how long after start a node that was never seen is called unknown and not dead.
 	newcomerGrace = 4 * time.Second
 )
@@ -31,9 +34,11 @@ type gossip struct {
 	keys  *memberlist.Keyring
 
 	mu      sync.Mutex
-	seen    map[string]sighting // by node id
-	silent  map[string]bool     // did not answer a ping; dead until it does
-	changed chan struct{}       // closed at the next change
+	seen    map[string]sighting  // by node id
+	silent  map[string]bool      // did not answer a ping; dead until it does
+	hearsay map[string]bool      // dead, as others say: this node has not asked it
+	vouched map[string]time.Time // dead, as others said, but it answered: alive until then
+	changed chan struct{}        // closed at the next change
 }
 
 // sighting is what gossip last said of a node.
@@ -48,7 +53,7 @@ func openGossip(cfg Config, now func() time.Time) (*gossip, error) {
 	began := now()
 	g := &gossip{
 		self: cfg.Credentials.Node.Id, clock: now, began: began,
-		seen: map[string]sighting{}, silent: map[string]bool{}, changed: make(chan struct{}),
+		seen: map[string]sighting{}, silent: map[string]bool{}, hearsay: map[string]bool{}, vouched: map[string]time.Time{}, changed: make(chan struct{}),
 	}
 	g.meta = []byte(cfg.Mux.Advertise() + " " + g.boot())
 	key := cfg.Credentials.gossipKey().key
@@ -111,7 +116,9 @@ func (g *gossip) sight(n *memberlist.Node, alive bool) {
 		return
 	}
 	g.seen[n.Name] = sighting{addr, boot, alive, g.clock()}
+	g.hearsay[n.Name] = !alive && n.State != memberlist.StateLeft && !g.silent[n.Name]
 	delete(g.silent, n.Name)
+	delete(g.vouched, n.Name)
 	g.broadcast()
 }
 
@@ -124,7 +131,11 @@ func (g *gossip) broadcast() {
 func (g *gossip) alive(id string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return id == g.self || g.seen[id].alive && !g.silent[id]
+	return id == g.self || g.lives(id)
+}
+
+func (g *gossip) lives(id string) bool {
+	return g.seen[id].alive && !g.silent[id] || g.clock().Before(g.vouched[id])
 }
 
 // addr is where a live node listens, or "".
@@ -140,6 +151,11 @@ func (g *gossip) pinged(id string, answered bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.seen[id]
+	told := g.hearsay[id]
+	delete(g.hearsay, id)
+	if told && answered {
+		g.vouched[id] = g.clock().Add(vouchedFor)
+	}
 	if g.silent[id] == !answered || !s.alive {
 		return
 	}
@@ -151,6 +167,14 @@ func (g *gossip) pinged(id string, answered bool) {
 	s.since = g.clock()
 	g.seen[id] = s
 	g.broadcast()
+}
+
+// hearsayOf lists those of the nodes that are dead by the word of others alone. After a network was parted, the two sides tell each other of
+// their dead, who are not.
+func (g *gossip) hearsayOf(ids []string) []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !g.hearsay[id] })
 }
 
 // silentNodes lists the nodes that gossip calls alive and that did not answer.
@@ -178,7 +202,7 @@ func (g *gossip) liveness(nodes []*proto.Node) map[string]sched.Liveness {
 		case id == g.self:
 			live[id] = sched.Liveness{Alive: true, Since: g.began.UnixMilli(), Boot: g.boot()}
 		case known:
-			live[id] = sched.Liveness{Alive: s.alive && !g.silent[id], Since: s.since.UnixMilli(), Boot: s.boot}
+			live[id] = sched.Liveness{Alive: g.lives(id), Since: s.since.UnixMilli(), Boot: s.boot}
 		case g.clock().Sub(g.began) > newcomerGrace:
 			live[id] = sched.Liveness{Since: g.began.Add(newcomerGrace).UnixMilli()}
 		}

@@ -123,11 +123,16 @@ func (r reign) carryOut(d sched.Decision) error {
 	return nil
 }
 
-// probe asks the members of a lease that was given up whether they are alive, once, before anything is decided.
+// probe asks the members of a lease that was given up whether they are alive, once, before anything is decided, and those of any lease that only
+// others call dead.
 func (r reign) probe(ctx context.Context, runs []*proto.Run) {
 	for _, run := range runs {
+		if !state.Leased(run.Phase) {
+			continue
+		}
 		gen := run.Trouble.GetGeneration()
-		if !state.Leased(run.Phase) || gen == 0 || gen != run.Lease.Generation || r.probed[run.Spec.Run] == gen {
+		if gen == 0 || gen != run.Lease.Generation || r.probed[run.Spec.Run] == gen {
+			r.ping(ctx, r.gossip.hearsayOf(run.Lease.Members))
 			continue
 		}
 		r.probed[run.Spec.Run] = gen
