@@ -21,6 +21,7 @@ type benchCmd struct {
 	Case    string `help:"Only this kind of step, MODEL/DTYPE/ADAPTER as the table names it." placeholder:"CASE"`
 	Threads int    `help:"Threads (default: all cores)." placeholder:"N"`
 	GPU     string `help:"Steps on this machine's GPU instead: all kinds, or one, DTYPE/SEQUENCESxLENGTH such as bf16/4x512." placeholder:"all|CASE"`
+	Base    string `name:"base-model" help:"With --gpu: random weights in the shape of the model in this folder, instead of TinyLlama 1.1B's." placeholder:"DIR"`
 	Tune    bool   `help:"With --gpu: look for faster ways to the same bits first, and keep them for this user's runs."`
 	Tiny    bool   `help:"With --gpu: a model of a few thousand parameters, to see that all runs." hidden:""`
 	Steps   bool   `help:"Make one step of --case for each line on standard input, and print it as a line of JSON." hidden:""`

@@ -11,6 +11,7 @@ import (
 	"lorad/engine/cuda"
 	"lorad/engine/cuda/device"
 	"lorad/internal/bench"
+	"lorad/model"
 )
 
 // gpuBench is what lorad bench --gpu all -o json prints.
@@ -59,13 +60,28 @@ func (b benchCmd) onGPU(a *app) error {
 	return a.print(res, func(w io.Writer) { res.table(w) })
 }
 
+// gpuRunner makes steps of a case, in the shape that was asked for.
+func (b benchCmd) gpuRunner(c bench.GPUCase, dev device.Device) (*bench.Runner, *cuda.Trainer, error) {
+	cfg := bench.GPUConfig(b.Tiny)
+	if b.Base != "" {
+		base, err := model.Open(baseFolder(b.Base))
+		if err != nil {
+			return nil, nil, err
+		}
+		defer base.Close()
+		cfg = base.Config()
+		cfg.FourBit = false // the case says
+	}
+	return bench.NewGPURunner(c, cfg, dev)
+}
+
 // gpuWorker makes a step for each line, so that whoever drives it can take turns with another program's.
 func (b benchCmd) gpuWorker(out io.Writer, in io.Reader, c bench.GPUCase) error {
 	dev, err := openGPU()
 	if err != nil {
 		return err
 	}
-	r, t, err := bench.NewGPURunner(c, bench.GPUConfig(b.Tiny), dev)
+	r, t, err := b.gpuRunner(c, dev)
 	if err != nil {
 		dev.Close()
 		return err
@@ -99,7 +115,7 @@ func (b benchCmd) tuneCase(c bench.GPUCase) ([]device.Tuned, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, t, err := bench.NewGPURunner(c, bench.GPUConfig(b.Tiny), dev)
+	r, t, err := b.gpuRunner(c, dev)
 	if err != nil {
 		dev.Close()
 		return nil, err
@@ -149,7 +165,7 @@ func (b benchCmd) gpuCase(c bench.GPUCase, top bench.Ceiling) (gpuStep, error) {
 	if err != nil {
 		return gpuStep{}, err
 	}
-	r, t, err := bench.NewGPURunner(c, bench.GPUConfig(b.Tiny), dev)
+	r, t, err := b.gpuRunner(c, dev)
 	if err != nil {
 		dev.Close()
 		return gpuStep{}, err
