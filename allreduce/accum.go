@@ -36,6 +36,8 @@ type Accum struct {
 	scale float64 // 2^-unitLog2
 	limit float64 // 2^62/micros: micros values below it cannot overflow an int64
 	v     []int64 // [params + trailer(micros)]; its capacity is that of the largest M, to the slot
+	blank bool    // the gradient in v is of any content and counts as zeros
+	tide  *tide   // of a gradient that arrives in parts; nil = all is there
 }
 
 // NewAccum makes an empty accumulator for params parameters (0 is fine: losses only) and micros micro-batches
@@ -50,11 +52,15 @@ func NewAccum(params, micros, unitLog2 int) *Accum {
 		scale: math.Ldexp(1, -unitLog2),
 		limit: math.Ldexp(1, 62) / float64(micros),
 		v:     make([]int64, params+trailer(micros)),
+		blank: true,
 	}
 }
 
 // Reset empties the accumulator for the next step and keeps its memory.
-func (a *Accum) Reset() { clear(a.v) }
+func (a *Accum) Reset() {
+	clear(a.v[a.params:])
+	a.blank, a.tide = true, nil
+}
 
 // ResetFor is Reset for a step of another number of micro-batches (the last step of an epoch may be short), at most
 // what NewAccum was given; it panics otherwise.
@@ -133,14 +139,31 @@ func (a *Accum) Took(mb int, d time.Duration) {
 // A value that is NaN, infinite or not below 2^62/M units traps the micro-batch: it then contributes nothing
 // but its flag, which every member reads in Sum.Bad. That is no error here. Errors are the caller's mistakes.
 func (a *Accum) Add(mb int, g []float32, loss float64, tokens, total int64) error {
-	if err := a.check(mb, len(g), tokens, total); err != nil {
+	if len(g) != a.params {
+		return fmt.Errorf("accumulate micro-batch %d: wrong length: %d values for %d parameters", mb, len(g), a.params)
+	}
+	return a.AddBy(mb, loss, tokens, total, func() (bool, error) { return a.addGrad(g), nil })
+}
+
+// AddBy is Add for a gradient that is elsewhere: add rounds it by the same rules and adds it to a sum that is there too, and
+// that Arrive brings before the step is reduced; or leaves that sum as it is and says that a value is out of range. add is not called when
+// the micro-batch was added before or is trapped by its loss. When it fails, nothing was added.
+func (a *Accum) AddBy(mb int, loss float64, tokens, total int64, add func() (fits bool, err error)) error {
+	if err := a.check(mb, tokens, total); err != nil {
 		return err
 	}
 	if a.Has(mb) {
 		return nil
 	}
 	q := math.RoundToEven(loss * lossScale)
-	if !a.fits(q) || !a.addGrad(g) {
+	fits := a.fits(q)
+	if fits {
+		var err error
+		if fits, err = add(); err != nil {
+			return fmt.Errorf("accumulate micro-batch %d: %w", mb, err)
+		}
+	}
+	if !fits {
 		*a.counter(mb) = 1 + flagged
 		return nil
 	}
@@ -152,12 +175,10 @@ func (a *Accum) Add(mb int, g []float32, loss float64, tokens, total int64) erro
 	return nil
 }
 
-func (a *Accum) check(mb, n int, tokens, total int64) error {
+func (a *Accum) check(mb int, tokens, total int64) error {
 	switch {
 	case mb < 0 || mb >= a.micros:
 		return fmt.Errorf("accumulate micro-batch %d: out of range: the step has %d", mb, a.micros)
-	case n != a.params:
-		return fmt.Errorf("accumulate micro-batch %d: wrong length: %d values for %d parameters", mb, n, a.params)
 	case tokens < 0 || total < 0 || !a.fits(float64(tokens)) || !a.fits(float64(total)):
 		return fmt.Errorf("accumulate micro-batch %d: impossible counts: %d labelled of %d tokens", mb, tokens, total)
 	}
@@ -174,11 +195,12 @@ func (a *Accum) addGrad(g []float32) bool {
 	if a.units != nil {
 		return a.addCoarse(g)
 	}
-	n := accumulate(a.v[:len(g)], g, a.scale, a.limit)
+	v := a.gradient()
+	n := accumulate(v, g, a.scale, a.limit)
 	if n == len(g) {
 		return true
 	}
-	retract(a.v[:n], g[:n], a.scale)
+	retract(v[:n], g[:n], a.scale)
 	return false
 }
 

@@ -120,7 +120,7 @@ func TestAddTwice(t *testing.T) {
 	if b := a.Bitmap(nil); !a.Has(9) || a.Has(8) || a.Has(-1) || a.Has(10) || !slices.Equal(b, []byte{0, 2}) {
 		t.Fatal(b)
 	}
-	if a.Reset(); a.Has(9) || a.v[0] != 0 {
+	if a.Reset(); a.Has(9) || !a.Blank() || a.gradient()[0] != 0 {
 		t.Fatal("reset kept something")
 	}
 }

@@ -41,6 +41,9 @@ func (r *reduction) owned(rank int) int {
 func (r *reduction) directSend(p *peer, ready <-chan struct{}) error {
 	c := r.owned(p.rank)
 	for seg := range r.segments(c) {
+		if err := r.awaitSegment(c, seg); err != nil {
+			return err
+		}
 		n := r.partial(p.scratch(), r.in, c, seg)
 		if err := r.g.send(p, r.header(ReduceScatter, 0, seg), p.scratch()[:n]); err != nil {
 			return r.g.writeFailed(p, err)
@@ -65,6 +68,9 @@ func (r *reduction) directSend(p *peer, ready <-chan struct{}) error {
 // collect adds up this member's chunk, a segment of all members after the other.
 func (r *reduction) collect(own int, ready []chan struct{}) error {
 	for seg := range r.segments(own) {
+		if err := r.awaitSegment(own, seg); err != nil {
+			return err
+		}
 		base := r.in
 		for _, p := range r.g.peers {
 			take := func(k packet) error { return r.add(base, own, seg, k) }

@@ -65,6 +65,7 @@ type reduction struct {
 	out   []float32 // finished gradient
 	unit  float32
 	units []int8    // in its place, if not nil
+	tide  *tide     // how much of in is there; nil = all
 	first time.Time // when the first frame arrived
 
 	tokens  chan segment // the ring's: what may be sent on
@@ -85,7 +86,8 @@ func (r *reduction) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 	r.plan = r.shape.plan(way, a.unitLog2, a.wire)
 	out.resize(a.params)
 	r.in, r.out, r.unit, r.units = a.v, out.Grad, float32(math.Ldexp(1, a.unitLog2)), a.units
-	r.tight = r.tight || r.units != nil
+	r.tight, r.tide = r.tight || r.units != nil, a.tide
+	a.gradient() // zeros, if there is none
 	if g.Size() > 1 {
 		if cap(r.acc) < len(a.v) {
 			r.acc = make([]int64, len(a.v))
@@ -99,8 +101,7 @@ func (r *reduction) prepare(g *Group, op OpID, a *Accum, out *Sum) {
 func (r *reduction) exchange() error {
 	switch {
 	case r.g.Size() == 1:
-		r.round(r.in, 0, r.params)
-		return nil
+		return r.alone()
 	case r.way == Ring:
 		return r.ring()
 	}

@@ -61,8 +61,12 @@ func (r *reduction) ringPass(h, seg int, packed []byte) error {
 	next := r.g.neighbour(+1)
 	payload := packed
 	if payload == nil {
+		c := r.passes(r.g.cfg.Rank, h)
+		if err := r.awaitSegment(c, seg); err != nil {
+			return err
+		}
 		payload = next.scratch()
-		payload = payload[:r.ringPack(payload, h, r.passes(r.g.cfg.Rank, h), seg)]
+		payload = payload[:r.ringPack(payload, h, c, seg)]
 	}
 	if err := r.g.send(next, r.ringHeader(h, seg), payload); err != nil {
 		return r.g.writeFailed(next, err)
@@ -111,6 +115,9 @@ func (r *reduction) ringReceive() error {
 func (r *reduction) ringTake(h, c, seg int, k packet) (s segment, err error) {
 	last := r.chunks() - 2 // hop after which this member's chunk is complete
 	if h <= last {
+		if err = r.awaitSegment(c, seg); err != nil {
+			return s, err
+		}
 		if err = r.add(r.in, c, seg, k); h == last {
 			r.finish(c, seg)
 		}

@@ -24,7 +24,7 @@ func checksumUnits(units []int8) uint32 {
 
 // addCoarse is addGrad with a unit for each value.
 func (a *Accum) addCoarse(g []float32) bool {
-	v, units := a.v[:len(g)], a.units[:len(g)]
+	v, units := a.gradient()[:len(g)], a.units[:len(g)]
 	for i, x := range g {
 		q := float64(x) * float64(power(-units[i]))
 		if !a.fits(q) {
