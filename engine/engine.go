@@ -76,6 +76,27 @@ type Thrifty interface {
 	Leaner() bool
 }
 
+// Adder is a Trainer that can add gradients up by itself, in integers: so each stays where it was computed, and what comes to
+// the host is one exact sum per step. A gradient is the sum's only when its owner has been found: hence two calls, Hold and Add.
+type Adder interface {
+	// Begin empties the sum and says how gradients are rounded from now on. f.Units is read until the next Begin.
+	Begin(f Fixed)
+	// Hold is Gradient, but the engine keeps the gradient until the next Hold, Gradient or Changed.
+	Hold(b Batch, scale float32, key Key) (lossSum float64, err error)
+	// Add adds the gradient that is held to the sum, once. fits is false, and the sum as it was, if a value of it is NaN, infinite or out of range.
+	Add() (fits bool, err error)
+	// Drain writes the sum (len = len(Params())) over dst and empties it. While the rest is on its way arrived(n) says that dst[:n] is there;
+	// it is called in ascending order, with len(dst) at last. After an error the sum is lost. dst is best the same from step to step.
+	Drain(dst []int64, arrived func(n int)) error
+}
+
+// Fixed is the rounding of gradients to integers: to the nearest multiple of a unit, ties to even.
+type Fixed struct {
+	UnitLog2 int    // the unit is 2^UnitLog2
+	Units    []int8 // or 2^Units[i] for parameter i, if not nil; -62..62
+	Micros   int    // a value of 2^62/Micros units or more is out of range
+}
+
 // Sampling says how Generate picks tokens.
 type Sampling struct {
 	MaxNew      int

@@ -56,7 +56,8 @@ type resident struct {
 	headNorms         [][2]device.Ptr // of the heads of q and of k; 0: none
 	groups            [][stages]weights
 	headAdapter       weights    // a and b alone
-	params, grad      device.Ptr // f32, flat: what Params and Gradient have
+	params, grad      device.Ptr // f32, flat: what Params and Gradient have; in one place, as params are read only until copies are made of them
+	sum, units        device.Ptr // i64 and i8, flat: of a step's gradients, see sum
 }
 
 // biasRows is how many rows a bias is stored with, so that products with it are aligned.
@@ -111,9 +112,12 @@ func (n *network) carvePacked(c *carver, values int) packed {
 	return p
 }
 
-// carveAdapters is the flat vector and its gradient.
+// carveAdapters is the flat vector or its gradient, and a sum of gradients.
 func (n *network) carveAdapters(c *carver, r *resident) {
-	r.params, r.grad = c.f32(n.trainable()), c.f32(n.trainable())
+	r.params = c.f32(n.trainable())
+	if r.grad = r.params; !n.frozen {
+		r.sum, r.units = c.f32(2*n.trainable()), c.bytes(int64(n.trainable()))
+	}
 }
 
 // kept is what a layer keeps for its backward pass. All are bf16 [rows, width], but for the last three. A matrix that is the input of a product or its
@@ -145,6 +149,7 @@ type buffers struct {
 	da         device.Ptr    // [rank,in], f32: gradients of lora_A of all parts
 	xd, dxa    device.Ptr    // [rows,in]: dropped input, and its gradient
 	cos, sin   device.Ptr    // [tables*positions, turned/2], f32
+	flag       device.Ptr    // i32: see checkRange; the losses follow
 	losses     device.Ptr    // [labelled], f32
 	ones       device.Ptr    // [rows,8], the first column 1: turns a bias into a matrix; 0 without biases
 	inputs     device.Ptr    // see inputs
@@ -182,7 +187,8 @@ func (n *network) carvePass(c *carver, s size, recompute int) (b buffers, keptBy
 	if n.QKVBias {
 		b.ones = c.bf16(s.rows, biasRows)
 	}
-	b.losses, b.inputs = c.f32(s.labelled), c.bytes(inputBytes(s))
+	b.flag, b.inputs = c.f32(1+s.labelled), c.bytes(inputBytes(s))
+	b.losses = b.flag + 4
 	n.carveHead(c, &b, s.chunk(n))
 	return b, keptBytes
 }

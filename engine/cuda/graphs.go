@@ -6,6 +6,7 @@ import "lorad/engine/cuda/device"
 type graphKey struct {
 	shape
 	train bool
+	rounding
 }
 
 // graphs keeps recorded passes, so that a micro-batch is one launch. How long a sequence is, how many labels there are and so on do not change
@@ -25,7 +26,7 @@ const maxGraphs = 48
 
 // graph is the recorded pass of a shape.
 func (t *Trainer) graph(s shape, train bool) (device.Graph, error) {
-	key := graphKey{s, train}
+	key := graphKey{s, train, t.sum.rounding()}
 	t.graphs.used++
 	if g := t.graphs.made[key]; g != nil {
 		g.last = t.graphs.used
@@ -45,7 +46,10 @@ func (t *Trainer) graph(s shape, train bool) (device.Graph, error) {
 
 // pass launches all of a micro-batch.
 func (t *Trainer) pass(s shape, train bool) error {
-	p := t.newPass(s, train)
+	p, f := t.newPass(s, train), t.sum.rounding()
+	if train {
+		p.toFixed(p.r, f, p.in.skip, t.net.trainable())
+	}
 	p.forward()
 	if s.use != whole {
 		p.logits(p.kept(t.net.NumLayers-1), p.in.index, 0, s.labelled)
@@ -55,6 +59,7 @@ func (t *Trainer) pass(s shape, train bool) error {
 	p.head(t.size.chunk(t.net))
 	if train {
 		p.backward(t.recompute)
+		p.checkRange(f)
 	}
 	return p.take()
 }

@@ -30,6 +30,8 @@ const (
 // inputs is where a pass finds what differs between micro-batches: one block, so that one copy brings it.
 type inputs struct {
 	scale, key  device.Ptr // f32; the key of dropout: see lora.NewDropout
+	micros      device.Ptr // i32: see sum.pack
+	skip        device.Ptr // i32: nothing to round
 	ids, pos    device.Ptr // [rows] i32
 	index, want device.Ptr // [labelled] i32: rows that carry loss, -1 beyond them, and their labels
 	parts       device.Ptr // kernels.FlashList
@@ -39,14 +41,16 @@ type inputs struct {
 
 // Offsets of the block's head.
 const (
-	scaleAt = 0
-	keyAt   = 8
+	scaleAt  = 0
+	keyAt    = 8
+	microsAt = 24
+	skipAt   = 28
 )
 
 func (s shape) inputs(base device.Ptr) (in inputs) {
 	c := carver{base: base}
 	in.scale = c.bytes(64)
-	in.key = in.scale + keyAt
+	in.key, in.micros, in.skip = in.scale+keyAt, in.scale+microsAt, in.scale+skipAt
 	in.ids, in.pos = c.f32(s.rows), c.f32(s.rows)
 	in.index, in.want = c.f32(s.labelled), c.f32(s.labelled)
 	in.parts = c.f32(kernels.FlashListLen(s.parts))

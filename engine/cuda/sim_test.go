@@ -24,6 +24,7 @@ type sim struct {
 	free    int64
 	record  *[]func() error
 	closed  bool
+	pinned  int
 	kernels map[string]func(g device.Grid, a args) error
 }
 
@@ -39,6 +40,7 @@ func newSim(free int64) *sim {
 		"swiglu_backward": d.swigluBackward, "gather_rows": d.gather, "scatter_rows": d.scatter, "cross_entropy": d.crossEntropy,
 		"dropout": d.dropout, "dropout_add": d.dropoutAdd, "nf4_dequantise": d.dequantise, "cast_bf16": d.cast, "copy_matrix": d.copyMatrix, "flash_delta": d.flashDelta,
 		"flash_forward_d64": d.flashForward, "flash_backward_kv_d64": d.flashKV, "flash_backward_q_d64": d.flashQ,
+		"check_range": d.checkRange, "to_fixed": d.toFixed,
 	}
 	return d
 }
@@ -144,6 +146,21 @@ func (d *sim) Download(dst []byte, src device.Ptr) error {
 	}
 	return d.do(func() error { copy(dst, d.at(src, len(dst))); return nil })
 }
+
+func (d *sim) Fetch(dst []byte, src device.Ptr, arrived func(n int)) error {
+	for at := 0; at < len(dst); {
+		n := min(1000, len(dst)-at)
+		if err := d.Download(dst[at:at+n], src+device.Ptr(at)); err != nil {
+			return err
+		}
+		at += n
+		arrived(at)
+	}
+	return nil
+}
+
+func (d *sim) Pin(host []byte) error   { d.pinned++; return nil }
+func (d *sim) Unpin(host []byte) error { d.pinned--; return nil }
 
 func (d *sim) Copy(dst, src device.Ptr, bytes int64) error {
 	return d.do(func() error { copy(d.at(dst, int(bytes)), d.at(src, int(bytes))); return nil })
@@ -467,5 +484,41 @@ func (d *sim) cast(_ device.Grid, a args) error {
 		v[i] *= scale
 	}
 	d.store(matrix(y, ldy), v, cols)
+	return nil
+}
+
+// inUnits reads a gradient's first three arguments; the last is how many values there are.
+func (d *sim) inUnits(a args) []float64 {
+	g, own, unit := a.ptr(), a.ptr(), a.int()
+	n := (*a.left)[len(*a.left)-1].(int)
+	x := make([]float64, n)
+	for i, v := range d.f32(g, n) {
+		if own != 0 {
+			unit = int(int8(d.at(own, n)[i]))
+		}
+		x[i] = math.Ldexp(float64(v), -unit)
+	}
+	return x
+}
+
+func (d *sim) checkRange(_ device.Grid, a args) error {
+	x, micros, bad, _ := d.inUnits(a), a.ptr(), a.ptr(), a.int()
+	for _, v := range x {
+		if !(math.Abs(v) < 0x1p62/float64(d.i32(micros, 1)[0])) {
+			d.i32(bad, 1)[0] = 1
+		}
+	}
+	return nil
+}
+
+func (d *sim) toFixed(_ device.Grid, a args) error {
+	x, skip, sum, n := d.inUnits(a), a.ptr(), a.ptr(), a.int()
+	if skip != 0 && d.i32(skip, 1)[0] != 0 {
+		return nil
+	}
+	to := unsafe.Slice((*int64)(unsafe.Pointer(&d.at(sum, 8*n)[0])), n)
+	for i, v := range x {
+		to[i] += int64(math.RoundToEven(v))
+	}
 	return nil
 }

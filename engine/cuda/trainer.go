@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"unsafe"
 
 	"lorad/engine"
 	"lorad/engine/cpu"
@@ -30,6 +29,7 @@ type Trainer struct {
 	recompute int
 	cache     cache
 
+	sum     sum
 	graphs  graphs
 	refresh device.Graph // the copies of params in bf16
 	block   []byte       // inputs on their way
@@ -56,6 +56,7 @@ func build(n *network, w llama.Weights, ad llama.Adapter, dev device.Device) (t 
 		t.release(&t.memory)
 		return nil, err
 	}
+	dev.Pin(raw(t.params)) // where that is not allowed, they take the longer way
 	return t, nil
 }
 
@@ -104,7 +105,7 @@ func (t *Trainer) Layout() []engine.Tensor { return t.net.layout }
 func (t *Trainer) Params() []float32 { return t.params }
 
 // Changed has the next pass bring Params to the device.
-func (t *Trainer) Changed() { t.stale = true }
+func (t *Trainer) Changed() { t.stale, t.sum.held = true, false }
 
 // Device is what it computes on.
 func (t *Trainer) Device() device.Info { return t.dev.Info() }
@@ -117,9 +118,7 @@ func (t *Trainer) Gradient(b engine.Batch, scale float32, key engine.Key, grad [
 	if len(grad) != len(t.params) {
 		return 0, fmt.Errorf("cuda: gradient: %d elements, but the model trains %d", len(grad), len(t.params))
 	}
-	if len(grad) > 0 && t.net.frozen {
-		return 0, errors.New("cuda: gradient: this model was opened to be used, not trained")
-	}
+	t.sum.held = false
 	loss, labelled, err := t.run(b, scale, key, len(grad) > 0)
 	if err != nil || labelled == 0 {
 		clear(grad)
@@ -137,6 +136,9 @@ func (t *Trainer) Loss(b engine.Batch) (float64, error) {
 
 // run does one micro-batch: one copy to the device, one recorded launch, one copy back.
 func (t *Trainer) run(b engine.Batch, scale float32, key engine.Key, train bool) (loss float64, labelled int, err error) {
+	if train && t.net.frozen {
+		return 0, 0, errors.New("cuda: gradient: this model was opened to be used, not trained")
+	}
 	p, err := t.net.newBatch(b)
 	if err != nil || len(p.index) == 0 {
 		return 0, 0, err
@@ -148,6 +150,9 @@ func (t *Trainer) run(b engine.Batch, scale float32, key engine.Key, train bool)
 		return 0, 0, err
 	}
 	loss, err = t.sumLosses(len(p.index))
+	if train {
+		t.sum.due, t.sum.fits = false, math.Float32bits(t.losses[0]) == 0
+	}
 	return loss, len(p.index), err
 }
 
@@ -157,6 +162,9 @@ func (t *Trainer) launch(p *batch, scale float32, key engine.Key, train bool) er
 	if err != nil {
 		return err
 	}
+	if train {
+		t.readySum()
+	}
 	if err := t.bring(p, scale, key); err != nil {
 		return err
 	}
@@ -165,15 +173,17 @@ func (t *Trainer) launch(p *batch, scale float32, key engine.Key, train bool) er
 
 // bring copies what a pass needs to the device.
 func (t *Trainer) bring(p *batch, scale float32, key engine.Key) error {
-	in := p.shape.inputs(t.buffers.inputs)
-	p.pack(t.block, scale, key, t.size.longest)
-	t.ops.upload(t.buffers.inputs, t.block[:in.bytes])
-	if t.stale && len(t.params) > 0 && t.ops.err == nil {
+	if t.stale && len(t.params) > 0 {
+		t.round() // the parameters take the gradient's place
 		t.ops.upload(t.resident.params, raw(t.params))
 		if t.ops.err == nil {
 			t.ops.err = t.refreshed()
 		}
 	}
+	in := p.shape.inputs(t.buffers.inputs)
+	p.pack(t.block, scale, key, t.size.longest)
+	t.sum.pack(t.block)
+	t.ops.upload(t.buffers.inputs, t.block[:in.bytes])
 	t.stale = t.ops.err != nil
 	return t.ops.take()
 }
@@ -206,14 +216,14 @@ func (t *Trainer) copies() {
 	group(&t.net.head, &t.resident.headAdapter)
 }
 
-// sumLosses adds up in float64, in the order of the rows.
+// sumLosses adds up in float64, in the order of the rows. Before them is what checkRange says.
 func (t *Trainer) sumLosses(n int) (sum float64, err error) {
-	if cap(t.losses) < n {
-		t.losses = make([]float32, n)
+	if cap(t.losses) < 1+n {
+		t.losses = make([]float32, 1+n)
 	}
-	t.losses = t.losses[:n]
-	t.ops.download(raw(t.losses), t.buffers.losses)
-	for _, l := range t.losses {
+	t.losses = t.losses[:1+n]
+	t.ops.download(raw(t.losses), t.buffers.flag)
+	for _, l := range t.losses[1:] {
 		sum += float64(l)
 	}
 	return sum, t.ops.take()
@@ -234,14 +244,6 @@ func (t *Trainer) release(p *device.Ptr) {
 		t.dev.Release(*p)
 	}
 	*p = 0
-}
-
-// raw is the memory of x. Devices and the hosts that have them are little-endian.
-func raw(x []float32) []byte {
-	if len(x) == 0 {
-		return nil
-	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), 4*len(x))
 }
 
 // scoreScale is what multiplies attention's scores.

@@ -20,7 +20,7 @@ import (
 )
 
 // added are the calls that gorgonia.org/cu lacks and shim.h declares.
-const added = `cuMemHostAlloc cuFuncSetAttribute cuStreamBeginCapture cuStreamEndCapture cuGraphInstantiateWithFlags cuGraphLaunch`
+const added = `cuMemHostAlloc cuMemHostRegister cuMemHostUnregister cuFuncSetAttribute cuStreamBeginCapture cuStreamEndCapture cuGraphInstantiateWithFlags cuGraphLaunch`
 
 // needed are the calls that package driver makes: a driver that lacks one of them is too old.
 const needed = added + ` cuDriverGetVersion cuDeviceGetCount cuDeviceGet cuDeviceGetName cuDeviceGetUuid cuDeviceTotalMem cuDeviceGetAttribute
@@ -36,7 +36,7 @@ cuMemFree cuMemGetAddressRange cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDt
 cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync
 cuMemcpy2DAsync cuMemcpy3DAsync cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32 cuArrayCreate
 cuArrayGetDescriptor cuArray3DCreate cuArray3DGetDescriptor cuTexRefSetAddress cuTexRefGetAddress cuStreamDestroy cuEventDestroy cuLinkCreate
-cuLinkAddData cuLinkAddFile cuStreamBeginCapture cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset cuDevicePrimaryCtxSetFlags`
+cuLinkAddData cuLinkAddFile cuMemHostRegister cuStreamBeginCapture cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset cuDevicePrimaryCtxSetFlags`
 
 func main() {
 	log.SetFlags(0)

@@ -4,7 +4,7 @@
 // of the arena, in which order. Below it, engine/cuda/driver knows the driver's API, its libraries and their versions. The tests of both run without a
 // GPU: on a stand-in for the driver that runs the same kernels on the processor.
 //
-// One stream, and no call waits except Download, Sync and Close; so an error of a kernel may come with a later call. A Device is used by one goroutine, which
+// One stream, and no call waits except Download, Fetch, Sync and Close; so an error of a kernel may come with a later call. A Device is used by one goroutine, which
 // the driver binds to one thread.
 package device
 
@@ -72,6 +72,11 @@ type Device interface {
 	Upload(dst Ptr, src []byte) error
 	// Download waits for everything before it and copies to the host.
 	Download(dst []byte, src Ptr) error
+	// Fetch is Download in parts: arrived(n) is called, in ascending order, when dst[:n] is there and the next part on its way.
+	Fetch(dst []byte, src Ptr, arrived func(n int)) error
+	// Pin locks host memory to its pages until Unpin or Close, so that the device copies from and to it with nothing in between. It has to be from Go's heap.
+	Pin(host []byte) error
+	Unpin(host []byte) error
 	// Copy copies within the device.
 	Copy(dst, src Ptr, bytes int64) error
 	// Zero writes zeros.

@@ -15,6 +15,7 @@ import (
 
 const (
 	attributeDynamicShared = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+	registerPortable       = 1 // CU_MEMHOSTREGISTER_PORTABLE
 	captureThreadLocal     = 1 // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may do as they like meanwhile
 )
 
@@ -46,6 +47,15 @@ func allocPinned(bytes int) ([]byte, error) {
 		return nil, err
 	}
 	return unsafe.Slice((*byte)(p), bytes), nil
+}
+
+// lock pins memory of the host that is there already, for all devices.
+func lock(host []byte) error {
+	return result(C.cuMemHostRegister(unsafe.Pointer(&host[0]), C.size_t(len(host)), registerPortable))
+}
+
+func unlock(host []byte) error {
+	return result(C.cuMemHostUnregister(unsafe.Pointer(&host[0])))
 }
 
 // allowShared lets a kernel have more dynamic shared memory than the 48 KiB that all have.

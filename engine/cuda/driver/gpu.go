@@ -147,7 +147,19 @@ func (g *gpu) Upload(dst device.Ptr, src []byte) error {
 }
 
 func (g *gpu) Download(dst []byte, src device.Ptr) error {
-	return g.outside("download", func() error { return g.staging.download(dst, src, g.stream) })
+	return g.outside("download", func() error { return g.staging.fetch(dst, src, g.stream, nil) })
+}
+
+func (g *gpu) Fetch(dst []byte, src device.Ptr, arrived func(n int)) error {
+	return g.outside("download", func() error { return g.staging.fetch(dst, src, g.stream, arrived) })
+}
+
+func (g *gpu) Pin(host []byte) error {
+	return g.outside(fmt.Sprintf("pin %d bytes", len(host)), func() error { return g.staging.add(host) })
+}
+
+func (g *gpu) Unpin(host []byte) error {
+	return g.outside(fmt.Sprintf("unpin %d bytes", len(host)), func() error { return g.staging.remove(host) })
 }
 
 func (g *gpu) Sync() error { return g.outside("wait", g.stream.Synchronize) }

@@ -11,6 +11,8 @@ const char *lorad_cuda_load(const char *library, int *code);
 int lorad_cuda_missing(const char **first);
 
 int cuMemHostAlloc(void **p, size_t bytes, unsigned int flags);
+int cuMemHostRegister(void *p, size_t bytes, unsigned int flags);
+int cuMemHostUnregister(void *p);
 int cuFuncSetAttribute(void *function, int attribute, int value);
 int cuStreamBeginCapture(void *stream, int mode);
 int cuStreamEndCapture(void *stream, void **graph);

@@ -12,8 +12,9 @@ import (
 )
 
 // staging is two pinned buffers between the memory that Go manages and the device's. Only pinned memory is copied while the processor goes on, and the
-// driver may keep no pointer into Go's; with two, one is filled or emptied while the other travels.
+// driver may keep no pointer into Go's; with two, one is filled or emptied while the other travels. What the caller has pinned needs no buffer.
 type staging struct {
+	pins
 	buffer [2][]byte
 	free   [2]cu.Event // when the last copy out of, or into, the buffer is done
 	turn   int
@@ -43,6 +44,7 @@ func (s *staging) close() error {
 			errs = append(errs, cu.DestroyEvent(&s.free[i]))
 		}
 	}
+	errs = append(errs, s.pins.close())
 	*s = staging{}
 	return errors.Join(errs...)
 }
@@ -54,6 +56,9 @@ func (s *staging) take() (i int, err error) {
 }
 
 func (s *staging) upload(dst device.Ptr, src []byte, on cu.Stream) error {
+	if s.pinned(src) {
+		return s.direct(dst, src, on)
+	}
 	for len(src) > 0 {
 		i, err := s.take()
 		if err != nil {
@@ -71,48 +76,74 @@ func (s *staging) upload(dst device.Ptr, src []byte, on cu.Stream) error {
 	return nil
 }
 
-// download keeps one copy under way ahead of the one that it empties.
-func (s *staging) download(dst []byte, src device.Ptr, on cu.Stream) error {
-	var waits []byte // where the buffer of the other turn goes
-	for waits != nil || len(dst) > 0 {
-		var next []byte
-		if len(dst) > 0 {
-			i, err := s.take()
-			if err != nil {
+// direct waits: src may be written again when it returns.
+func (s *staging) direct(dst device.Ptr, src []byte, on cu.Stream) error {
+	i, err := s.take()
+	if err != nil {
+		return err
+	}
+	if err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)), on); err != nil {
+		return err
+	}
+	if err := s.free[i].Record(on); err != nil {
+		return err
+	}
+	return s.free[i].Synchronize()
+}
+
+// coming is a part of a download that is under way: from the device to a buffer, or to where it goes in the end.
+type coming struct {
+	to     []byte
+	buffer []byte // nil: straight to it
+	event  *cu.Event
+}
+
+// fetch keeps one copy under way ahead of the one that it waits for. arrived, if not nil, hears how much is there.
+func (s *staging) fetch(dst []byte, src device.Ptr, on cu.Stream, arrived func(n int)) error {
+	var before coming
+	direct, n := s.pinned(dst), 0
+	for at := 0; at < len(dst) || before.to != nil; {
+		var next coming
+		if at < len(dst) {
+			next.to = dst[at:min(len(dst), at+stagingBytes)]
+			if err := s.begin(&next, src+device.Ptr(at), direct, on); err != nil {
 				return err
 			}
-			next = dst[:min(len(dst), stagingBytes)]
-			if err := s.fetch(i, src, len(next), on); err != nil {
-				return err
-			}
-			dst, src = dst[len(next):], src+device.Ptr(len(next))
+			at += len(next.to)
 		}
-		if waits != nil {
-			if err := s.empty(waits, next != nil); err != nil {
+		if before.to != nil {
+			if err := before.end(); err != nil {
 				return err
 			}
+			if n += len(before.to); arrived != nil {
+				arrived(n)
+			}
 		}
-		waits = next
+		before = next
 	}
 	return nil
 }
 
-func (s *staging) fetch(i int, src device.Ptr, n int, on cu.Stream) error {
-	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&s.buffer[i][0]), cu.DevicePtr(src), int64(n), on); err != nil {
+func (s *staging) begin(c *coming, src device.Ptr, direct bool, on cu.Stream) error {
+	i, err := s.take()
+	if err != nil {
 		return err
 	}
-	return s.free[i].Record(on)
+	to := c.to
+	if c.event = &s.free[i]; !direct {
+		c.buffer = s.buffer[i]
+		to = c.buffer
+	}
+	if err := cu.MemcpyDtoHAsync(unsafe.Pointer(&to[0]), cu.DevicePtr(src), int64(len(c.to)), on); err != nil {
+		return err
+	}
+	return c.event.Record(on)
 }
 
-// empty waits for the last copy but one, or for the last, and takes it out.
-func (s *staging) empty(dst []byte, another bool) error {
-	i := 1 - s.turn // the buffer of the last copy
-	if another {
-		i = s.turn
-	}
-	if err := s.free[i].Synchronize(); err != nil {
+func (c *coming) end() error {
+	if err := c.event.Synchronize(); err != nil {
 		return err
 	}
-	copy(dst, s.buffer[i])
+	copy(c.to, c.buffer)
 	return nil
 }

@@ -193,7 +193,7 @@ func (r *rehearsal) result(by *choice) error {
 	if err := r.run(by); err != nil {
 		return err
 	}
-	return r.g.staging.download(r.got, r.c, r.g.stream)
+	return r.g.staging.fetch(r.got, r.c, r.g.stream, nil)
 }
 
 func (r *rehearsal) release() error {

@@ -184,13 +184,21 @@ func TestFixedPoint(t *testing.T) {
 					want[i] += q[i]
 				}
 				flag, in := put(g, []int32{0}), put(g, x)
-				g.run("check_range", 2, 32, in, at, unit, micros, flag, n)
+				g.run("check_range", 2, 32, in, at, unit, put(g, []int32{micros}), flag, n)
 				g.run("to_fixed", 2, 32, in, at, unit, flag, sum, n)
 				if got := get[int32](g, flag, 1)[0] != 0; got != trapped {
 					t.Fatalf("%s: %g: trapped: %v, want %v", name, last, got, trapped)
 				}
 			}
+			g.run("to_fixed", 2, 32, put(g, g.floats(n)), at, unit, put(g, []int32{1}), sum, n)
 			same(t, name, get[int64](g, sum, n), want)
+			x := g.floats(n)
+			q, _ := inUnits(x, unit, own, 0x1p62)
+			for i := range want {
+				want[i] += q[i]
+			}
+			g.run("to_fixed", 2, 32, put(g, x), at, unit, device.Ptr(0), sum, n)
+			same(t, name+", without a flag", get[int64](g, sum, n), want)
 		}
 	})
 }

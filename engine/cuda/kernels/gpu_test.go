@@ -9,7 +9,6 @@ import (
 
 	"lorad/engine/cuda/device"
 	"lorad/engine/cuda/gputest"
-	"lorad/engine/cuda/standin"
 	"lorad/engine/kernel"
 )
 
@@ -35,15 +34,6 @@ func open(t testing.TB, order uint32) gpu {
 		}
 	})
 	return gpu{t, d, rand.New(rand.NewPCG(1, 2))}
-}
-
-// Use calls f, which may use the device though another goroutine has opened it.
-func (g gpu) Use(f func()) {
-	if d, ok := g.Device.(*standin.Device); ok {
-		d.Use(f)
-		return
-	}
-	f() // the program's driver has a thread for it
 }
 
 func (g gpu) must(err error) {

@@ -27,16 +27,16 @@ static __device__ __forceinline__ double in_units(float g, const signed char* un
     return __dmul_rn(g, __longlong_as_double((1023LL - exponent) << 52));
 }
 
-// check_range sets *bad if an element is NaN, infinite or not below 2^62/micros units, as allreduce.Accum refuses a micro-batch. Any number of threads.
-extern "C" __global__ void check_range(const float* g, const signed char* units, int unit_log2, int micros, int* bad, long long n) {
-    double limit = 4611686018427387904.0 / micros;
+// check_range sets *bad if an element is NaN, infinite or not below 2^62 / *micros units, as allreduce.Accum refuses a micro-batch. Any number of threads.
+extern "C" __global__ void check_range(const float* g, const signed char* units, int unit_log2, const int* micros, int* bad, long long n) {
+    double limit = 4611686018427387904.0 / *micros;
     for (long long i = grid_first(); i < n; i += grid_stride())
         if (!(fabs(in_units(g[i], units, unit_log2, i)) < limit)) atomicOr(bad, 1);
 }
 
-// to_fixed adds each element, rounded to the nearest multiple of its unit (ties to even), to the sum in fixed point; nothing if *bad: a micro-batch counts
-// as a whole or not at all.
-extern "C" __global__ void to_fixed(const float* g, const signed char* units, int unit_log2, const int* bad, long long* sum, long long n) {
-    if (*bad) return;
+// to_fixed adds each element, rounded to the nearest multiple of its unit (ties to even), to the sum in fixed point; nothing if *skip, which may be 0 for
+// no: a micro-batch counts as a whole or not at all.
+extern "C" __global__ void to_fixed(const float* g, const signed char* units, int unit_log2, const int* skip, long long* sum, long long n) {
+    if (skip && *skip) return;
     for (long long i = grid_first(); i < n; i += grid_stride()) sum[i] += __double2ll_rn(in_units(g[i], units, unit_log2, i));
 }

@@ -81,12 +81,11 @@ func (d *Device) start() error {
 	return nil
 }
 
-// Use calls f, in which the device can be used though this may be another goroutine than Open's; not both at once.
-func (d *Device) Use(f func()) {
+// here makes the device this thread's, for a call: whoever uses it may do so from goroutine to goroutine, though not from two at once.
+func (d *Device) here() (done func()) {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	d.api.setCurrent(d.context)
-	f()
+	return runtime.UnlockOSThread
 }
 
 // load makes a module's kernels launchable.
@@ -116,6 +115,7 @@ func (d *Device) Info() device.Info {
 
 // Free is what has not been allocated.
 func (d *Device) Free() (int64, error) {
+	defer d.here()()
 	var free, total uint64
 	err := d.api.check("memory", d.api.memInfo(&free, &total))
 	return int64(free), err
@@ -123,16 +123,21 @@ func (d *Device) Free() (int64, error) {
 
 // Alloc takes memory that is NaN.
 func (d *Device) Alloc(bytes int64) (device.Ptr, error) {
+	defer d.here()()
 	var p uint64
 	err := d.api.check(fmt.Sprintf("allocate %d bytes", bytes), d.api.alloc(&p, uint64(bytes)))
 	return device.Ptr(p), err
 }
 
 // Release gives memory back.
-func (d *Device) Release(p device.Ptr) error { return d.api.check("free", d.api.free(uint64(p))) }
+func (d *Device) Release(p device.Ptr) error {
+	defer d.here()()
+	return d.api.check("free", d.api.free(uint64(p)))
+}
 
 // Upload waits: the stand-in copies when somebody waits, and src may change before.
 func (d *Device) Upload(dst device.Ptr, src []byte) error {
+	defer d.here()()
 	if len(src) == 0 {
 		return nil
 	}
@@ -145,6 +150,7 @@ func (d *Device) Upload(dst device.Ptr, src []byte) error {
 
 // Download waits too.
 func (d *Device) Download(dst []byte, src device.Ptr) error {
+	defer d.here()()
 	if len(dst) == 0 {
 		return nil
 	}
@@ -155,18 +161,41 @@ func (d *Device) Download(dst []byte, src device.Ptr) error {
 	return d.Sync()
 }
 
+// Fetch brings parts of a kilobyte.
+func (d *Device) Fetch(dst []byte, src device.Ptr, arrived func(n int)) error {
+	const part = 1 << 10
+	for at := 0; at < len(dst); {
+		n := min(part, len(dst)-at)
+		if err := d.Download(dst[at:at+n], src+device.Ptr(at)); err != nil {
+			return err
+		}
+		at += n
+		arrived(at)
+	}
+	return nil
+}
+
+// Pin does nothing: to the stand-in all memory is alike.
+func (d *Device) Pin([]byte) error { return nil }
+
+// Unpin does nothing.
+func (d *Device) Unpin([]byte) error { return nil }
+
 // Copy copies within the device.
 func (d *Device) Copy(dst, src device.Ptr, bytes int64) error {
+	defer d.here()()
 	return d.api.check("copy", d.api.copy(uint64(dst), uint64(src), uint64(bytes), d.stream))
 }
 
 // Zero writes zeros.
 func (d *Device) Zero(dst device.Ptr, bytes int64) error {
+	defer d.here()()
 	return d.api.check("zero", d.api.set(uint64(dst), 0, uint64(bytes), d.stream))
 }
 
 // Launch puts a kernel on the stream.
 func (d *Device) Launch(kernel string, g device.Grid, args ...any) error {
+	defer d.here()()
 	f, ok := d.kernels[kernel]
 	if !ok {
 		return fmt.Errorf("launch %s: no such kernel", kernel)
@@ -205,6 +234,7 @@ func blocks(g device.Grid, i int) uint32 { return uint32(max(g.Blocks[i], 1)) }
 
 // Gemm turns the row-major product into cuBLAS's column-major one: C^T = op(B)^T op(A)^T.
 func (d *Device) Gemm(transA, transB bool, m, n, k int, alpha float32, a, b device.Matrix, beta float32, c device.Matrix) error {
+	defer d.here()()
 	const f32 = 68 // CUBLAS_COMPUTE_32F
 	code := d.api.gemm(d.blas, op(transB), op(transA), int32(n), int32(m), int32(k), &alpha, uint64(b.At), cudaType(b), int32(b.LD),
 		uint64(a.At), cudaType(a), int32(a.LD), &beta, uint64(c.At), cudaType(c), int32(c.LD), f32, -1)
@@ -226,10 +256,14 @@ func cudaType(m device.Matrix) int32 {
 }
 
 // Sync runs everything.
-func (d *Device) Sync() error { return d.api.check("synchronise", d.api.streamSync(d.stream)) }
+func (d *Device) Sync() error {
+	defer d.here()()
+	return d.api.check("synchronise", d.api.streamSync(d.stream))
+}
 
 // Record keeps what f launches.
 func (d *Device) Record(f func() error) (device.Graph, error) {
+	defer d.here()()
 	const threadLocal = 1
 	if err := d.api.check("begin recording", d.api.beginCapture(d.stream, threadLocal)); err != nil {
 		return nil, err
@@ -255,6 +289,7 @@ type recorded struct {
 }
 
 func (r *recorded) Launch() error {
+	defer r.d.here()()
 	return r.d.api.check("launch graph", r.d.api.graphLaunch(r.exec, r.d.stream))
 }
 
