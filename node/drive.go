@@ -70,7 +70,7 @@ func (d *driver) perform(actions []step.Action) {
 			d.lost = nil
 			d.disconnect()
 		case step.Discard:
-			d.accum.Reset()
+			d.tally.Discard()
 		case step.ReportAborted:
 			d.aborted(d.ctx, a)
 		case step.ReportUnable:

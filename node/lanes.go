@@ -6,12 +6,14 @@ import (
 	"slices"
 
 	"lorad/engine"
+	"lorad/node/tally"
 )
 
 // lanes computes several micro-batches of a step at a time, each on an engine of its own: the GPUs of one machine. Gradients come out in the order in which
 // the step wants them, so whoever adds them up sees one after the other; since they are added as integers, it makes no difference which engine was first.
 //
-// The engines work ahead: a gradient that is asked for has mostly begun already. Work ahead is lost when it turns out to be somebody else's.
+// The engines work ahead: a gradient that is asked for has mostly begun already. Work ahead is lost when it turns out to be somebody else's. An engine that adds
+// gradients up itself begins the next one when the last is in its sum: it has room for one.
 type lanes struct {
 	first  engine.Trainer // whose parameters are the run's
 	all    []*lane
@@ -29,8 +31,8 @@ type lane struct {
 }
 
 type outcome struct {
-	loss float64
-	err  error
+	gradient tally.Gradient
+	err      error
 }
 
 // A task is what a micro-batch's gradient is a function of.
@@ -40,25 +42,37 @@ type task struct {
 	key   engine.Key
 }
 
+func (t task) compute(m engine.Trainer, grad []float32) (tally.Gradient, error) {
+	return tally.Compute(m, t.batch, t.scale, t.key, grad)
+}
+
 // newLanes has the first trainer's parameters be those of all.
 func newLanes(trainers []engine.Trainer) *lanes {
-	l := &lanes{first: trainers[0], result: make([]float32, len(trainers[0].Params()))}
+	l := &lanes{first: trainers[0], result: tally.Room(trainers[0])}
 	for _, t := range trainers {
-		l.all = append(l.all, &lane{trainer: t, grad: make([]float32, len(t.Params())), out: make(chan outcome, 1)})
+		l.all = append(l.all, &lane{trainer: t, grad: tally.Room(t), out: make(chan outcome, 1)})
 	}
 	return l
 }
 
-// gradient is that of the first of the micro-batches; the engines go on with the others. It is valid until the next call.
-func (l *lanes) gradient(micros []int, of func(micro int) task) (grad []float32, loss float64, err error) {
+// gradient has the gradient of the first of the micro-batches added; the engines go on with the others.
+func (l *lanes) gradient(micros []int, of func(micro int) task, add func(tally.Gradient) error) error {
 	l.forget(micros[:min(len(micros), len(l.all))])
 	l.begin(micros, of)
 	at := l.at(micros[0])
 	o := <-at.out
 	at.busy = false
+	if o.err != nil {
+		return o.err
+	}
+	if o.gradient.Held != nil {
+		err := add(o.gradient)
+		l.begin(micros[1:], of)
+		return err
+	}
 	l.result, at.grad = at.grad, l.result
 	l.begin(micros[1:], of)
-	return l.result, o.loss, o.err
+	return add(o.gradient)
 }
 
 // begin gives every idle engine the next micro-batch that nobody is at.
@@ -100,6 +114,18 @@ func (l *lanes) forget(but []int) {
 	}
 }
 
+// trainers are all that compute gradients of the run.
+func (w *worker) trainers() []engine.Trainer {
+	if w.lanes == nil {
+		return []engine.Trainer{w.trainer}
+	}
+	var all []engine.Trainer
+	for _, n := range w.lanes.all {
+		all = append(all, n.trainer)
+	}
+	return all
+}
+
 // settle ends all work: the parameters are about to change. On nil lanes it does nothing.
 func (l *lanes) settle() {
 	if l == nil {
@@ -128,14 +154,14 @@ func (l *lanes) close() (err error) {
 // compute does it in as much memory as the engine has.
 func (n *lane) compute(t task) {
 	for {
-		loss, err := n.trainer.Gradient(t.batch, t.scale, t.key, n.grad)
+		g, err := t.compute(n.trainer, n.grad)
 		if thrifty, ok := n.trainer.(engine.Thrifty); errors.Is(err, engine.ErrOutOfMemory) && ok && thrifty.Leaner() {
 			continue
 		}
 		if err != nil {
 			err = &unfitError{err}
 		}
-		n.out <- outcome{loss, err}
+		n.out <- outcome{g, err}
 		return
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"lorad/engine"
+	"lorad/node/tally"
 )
 
 // counting computes gradients that tell what they were computed of, and watches how it is used.
@@ -81,13 +82,13 @@ func of(micro int) task { return task{scale: 0.5, key: engine.Key{Micro: uint32(
 // wants asks for a gradient and says whether it is that of the parameters and the micro-batch.
 func wants(t *testing.T, l *lanes, params float32, micros ...int) {
 	t.Helper()
-	grad, loss, err := l.gradient(micros, of)
-	if err != nil {
+	var grad tally.Gradient
+	if err := l.gradient(micros, of, func(g tally.Gradient) error { grad = g; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range grad {
-		if g != params+0.5*float32(micros[0]+1) || loss != float64(micros[0]) {
-			t.Fatalf("micro-batch %d: gradient %v, loss %v with parameters %v", micros[0], grad, loss, params)
+	for _, g := range grad.Here {
+		if g != params+0.5*float32(micros[0]+1) || grad.Loss != float64(micros[0]) {
+			t.Fatalf("micro-batch %d: gradient %v with parameters %v", micros[0], grad, params)
 		}
 	}
 }
@@ -150,7 +151,7 @@ func TestLanesInTrouble(t *testing.T) {
 	wants(t, l, 0, 0, 1)
 	wants(t, l, 0, 1)
 	mine[0].broken = errors.New("illegal address")
-	_, _, err := l.gradient([]int{2}, of)
+	err := l.gradient([]int{2}, of, nil)
 	var unfit *unfitError
 	if !errors.As(err, &unfit) || !errors.Is(err, mine[0].broken) {
 		t.Errorf("a broken GPU: %v", err)
@@ -158,7 +159,7 @@ func TestLanesInTrouble(t *testing.T) {
 	mine[0].broken, mine[0].full = nil, 1<<30
 	mine[0].table = &table{}
 	l.all[0].trainer = struct{ engine.Trainer }{mine[0]} // that cannot do with less
-	if _, _, err = l.gradient([]int{3}, of); !errors.Is(err, engine.ErrOutOfMemory) {
+	if err = l.gradient([]int{3}, of, nil); !errors.Is(err, engine.ErrOutOfMemory) {
 		t.Errorf("out of memory: %v", err)
 	}
 }

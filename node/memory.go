@@ -13,6 +13,7 @@ import (
 
 	"lorad/engine"
 	"lorad/node/step"
+	"lorad/node/tally"
 	"lorad/proto"
 )
 
@@ -88,17 +89,16 @@ func (e *unfitError) Unwrap() error { return e.cause }
 
 // gradient is the trainer's, in as much memory as there is: when there is too little, or would be, the trainer is asked to
 // do with less and the micro-batch is computed then, with the same bits.
-func (w *worker) gradient(b engine.Batch, scale float32, key engine.Key) (float64, error) {
+func (w *worker) gradient(t task) (g tally.Gradient, err error) {
 	for {
-		err := w.fits(b)
+		err := w.fits(t.batch)
 		if err == nil {
-			var loss float64
-			if loss, err = w.trainer.Gradient(b, scale, key, w.grad); !errors.Is(err, engine.ErrOutOfMemory) {
-				return loss, err
+			if g, err = t.compute(w.trainer, w.grad); !errors.Is(err, engine.ErrOutOfMemory) {
+				return g, err
 			}
 		}
 		if !w.leaner() {
-			return 0, &unfitError{err}
+			return g, &unfitError{err}
 		}
 		w.log.Warn("memory is short: more layers are computed again in the backward pass, which is slower and gives the same bits", "cause", err)
 	}

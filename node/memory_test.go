@@ -71,7 +71,7 @@ func TestShortOfMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := &greedy{need: 1000, device: c.device, halvings: c.halvings}
 			w := short(g, c.left)
-			_, err := w.gradient(engine.Batch{}, 1, engine.Key{})
+			_, err := w.gradient(task{scale: 1})
 			if w.lean != c.lean {
 				t.Errorf("it was made leaner %d times, want %d", w.lean, c.lean)
 			}
@@ -93,7 +93,7 @@ func TestShortOfMemory(t *testing.T) {
 func TestOtherFailuresStay(t *testing.T) {
 	w := short(plain{&greedy{need: 1000, device: 10, halvings: 3}}, math.MaxInt64)
 	var unfit *unfitError
-	if _, err := w.gradient(engine.Batch{}, 1, engine.Key{}); !errors.As(err, &unfit) {
+	if _, err := w.gradient(task{scale: 1}); !errors.As(err, &unfit) {
 		t.Errorf("out of memory and not thrifty: %v", err)
 	}
 }

@@ -107,10 +107,9 @@ func (w *worker) accumFor(done uint64) {
 	if done >= uint64(w.recipe.Plan.Steps()) {
 		return
 	}
-	w.accum.ResetFor(w.recipe.Micros(done))
 	if w.units != nil {
 		w.replica.Units(w.units, wireBits, unitLog2)
-		w.accum.Quantise(w.units)
 	}
+	w.tally.Reset(w.recipe.Micros(done), w.units)
 	w.labelled = w.recipe.Labelled(done)
 }

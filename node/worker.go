@@ -16,6 +16,7 @@ import (
 	"lorad/node/recipe"
 	"lorad/node/replica"
 	"lorad/node/step"
+	"lorad/node/tally"
 	"lorad/proto"
 )
 
@@ -55,7 +56,7 @@ type worker struct {
 	ring    *allreduce.Group
 	lease   step.Lease // of the ring
 
-	accum    *allreduce.Accum
+	tally    *tally.Tally
 	sum      allreduce.Sum
 	eval     *allreduce.Accum // losses of the validation set
 	evalSum  allreduce.Sum
@@ -300,39 +301,45 @@ func (w *worker) op(kind uint32, done uint64) allreduce.OpID {
 
 func (w *worker) compute(a step.Compute) (step.Event, error) {
 	start := time.Now()
-	grad, loss, err := w.gradientOf(a)
+	b := w.recipe.Micro(a.Done, a.Micro)
+	err := w.gradientOf(a, func(g tally.Gradient) error {
+		return w.tally.Add(a.Micro, g, int64(b.Labelled()), int64(len(b.Tokens)))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("step %d: micro-batch %d: %w", a.Done+1, a.Micro, err)
 	}
-	b := w.recipe.Micro(a.Done, a.Micro)
-	if err := w.accum.Add(a.Micro, grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
-		return nil, fmt.Errorf("step %d: %w", a.Done+1, err)
-	}
 	took := time.Since(start)
-	w.accum.Took(a.Micro, took)
+	w.tally.Accum.Took(a.Micro, took)
 	w.record.ComputeUs += uint64(took.Microseconds())
 	w.computed++
 	return step.Computed{Micro: a.Micro}, nil
 }
 
-// gradientOf is that of the micro-batch of an action. With several engines it took as long as it was waited for.
-func (w *worker) gradientOf(a step.Compute) (grad []float32, loss float64, err error) {
+// gradientOf passes on that of the micro-batch of an action. With several engines it took as long as it was waited for.
+func (w *worker) gradientOf(a step.Compute, add func(tally.Gradient) error) error {
 	of := func(micro int) task {
 		return task{w.recipe.Micro(a.Done, micro), 1 / float32(w.labelled), engine.Key{Seed: w.job.Seed, Step: uint32(a.Done), Micro: uint32(micro)}}
 	}
 	if w.lanes != nil {
-		return w.lanes.gradient(append([]int{a.Micro}, a.Next...), of)
+		return w.lanes.gradient(append([]int{a.Micro}, a.Next...), of, add)
 	}
-	t := of(a.Micro)
-	loss, err = w.gradient(t.batch, t.scale, t.key)
-	return w.grad, loss, err
+	g, err := w.gradient(of(a.Micro))
+	if err != nil {
+		return err
+	}
+	return add(g)
 }
 
 func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) {
 	start := time.Now()
-	w.accum.Vote(a.VoteStop)
-	w.accum.Leave(a.VoteLeave)
-	if _, err := w.ring.Reduce(ctx, w.op(kindGradient, a.Done), w.accum, &w.sum); err != nil {
+	w.tally.Accum.Vote(a.VoteStop)
+	w.tally.Accum.Leave(a.VoteLeave)
+	_, err := w.tally.Reduce(ctx, w.ring, w.op(kindGradient, a.Done), &w.sum)
+	var lost *tally.LostError
+	if errors.As(err, &lost) {
+		return nil, &unfitError{err}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if len(w.sum.Bad) > 0 && !w.replica.MaySkip() {

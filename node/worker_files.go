@@ -15,6 +15,7 @@ import (
 	"lorad/node/checkpoint"
 	"lorad/node/replica"
 	"lorad/node/step"
+	"lorad/node/tally"
 	"lorad/proto"
 )
 
@@ -62,8 +63,8 @@ func (w *worker) prepare(ctx context.Context) error {
 
 func (w *worker) allocate() {
 	n := len(w.trainer.Params())
-	w.accum = allreduce.NewAccum(n, w.recipe.MaxMicros(), unitLog2)
-	w.grad = make([]float32, n)
+	w.tally = tally.New(w.recipe.MaxMicros(), unitLog2, w.node.threads(), w.trainers()...)
+	w.grad = tally.Room(w.trainer)
 	if w.job.ReduceWire == job.WireInt16 {
 		w.units = make([]int8, n)
 	}

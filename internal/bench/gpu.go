@@ -76,7 +76,7 @@ func NewGPURunner(c GPUCase, cfg model.Config, dev device.Device) (*Runner, *cud
 		return nil, nil, err
 	}
 	r.trainer = t
-	return r, t, r.alone()
+	return r, t, r.alone(0)
 }
 
 // Ceiling is what a GPU can do at most: products of square matrices of bf16, and copies within its memory.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"lorad/engine/llama"
 	"lorad/engine/optim"
 	"lorad/node/replica"
+	"lorad/node/tally"
 )
 
 // Phases is where the time of a step goes, in milliseconds.
@@ -42,7 +44,7 @@ type Runner struct {
 	trainer engine.Trainer
 	replica *replica.Replica
 	ring    *allreduce.Group
-	accum   *allreduce.Accum
+	tally   *tally.Tally
 	sum     allreduce.Sum
 	grad    []float32
 	batch   engine.Batch
@@ -72,17 +74,19 @@ func NewRunner(c Case, lengths []int, threads int) (*Runner, error) {
 	m.Prepare(largest, plan.Keep())
 	m.SetProfile(&r.profile)
 	r.trainer = m
-	return r, r.alone()
+	return r, r.alone(threads)
 }
 
-// alone is the rest of a node: a ring of one, and the optimiser.
-func (r *Runner) alone() (err error) {
-	n := len(r.trainer.Params())
+// alone is the rest of a node: a ring of one, and the optimiser, on so many threads (0: all).
+func (r *Runner) alone(threads int) (err error) {
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
 	r.replica = replica.New(r.trainer, replica.Rule{
 		AdamW:    optim.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8},
-		Schedule: optim.Schedule{Kind: "constant", Peak: 1e-4, Total: 1 << 30}, MaxNorm: 1,
+		Schedule: optim.Schedule{Kind: "constant", Peak: 1e-4, Total: 1 << 30}, MaxNorm: 1, Threads: threads,
 	})
-	r.accum, r.grad = allreduce.NewAccum(n, 1, -40), make([]float32, n)
+	r.tally, r.grad = tally.New(1, -40, threads, r.trainer), tally.Room(r.trainer)
 	r.ring, err = allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{})
 	return err
 }
@@ -109,16 +113,16 @@ func (r *Runner) Step() (Sample, error) {
 	r.profile = llama.Profile{}
 	began := time.Now()
 	labelled := r.batch.Labelled()
-	loss, err := r.trainer.Gradient(r.batch, 1/float32(labelled), engine.Key{Step: uint32(r.replica.Done())}, r.grad)
+	r.tally.Reset(1, nil)
+	g, err := tally.Compute(r.trainer, r.batch, 1/float32(labelled), engine.Key{Step: uint32(r.replica.Done())}, r.grad)
 	if err != nil {
 		return Sample{}, err
 	}
 	computed := time.Now()
-	r.accum.Reset()
-	if err := r.accum.Add(0, r.grad, loss, int64(labelled), int64(len(r.batch.Tokens))); err != nil {
+	if err := r.tally.Add(0, g, int64(labelled), int64(len(r.batch.Tokens))); err != nil {
 		return Sample{}, err
 	}
-	if _, err := r.ring.Reduce(context.Background(), allreduce.OpID{Step: r.replica.Done(), Kind: 1}, r.accum, &r.sum); err != nil {
+	if _, err := r.tally.Reduce(context.Background(), r.ring, allreduce.OpID{Step: r.replica.Done(), Kind: 1}, &r.sum); err != nil {
 		return Sample{}, err
 	}
 	r.replica.Step(r.sum.Grad)

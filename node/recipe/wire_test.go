@@ -9,6 +9,7 @@ import (
 	"lorad/engine"
 	"lorad/node/recipe"
 	"lorad/node/replica"
+	"lorad/node/tally"
 )
 
 // pair is two members of one run in this process, who compute every other micro-batch each.
@@ -17,7 +18,7 @@ type pair struct {
 	trainers [2]engine.Trainer
 	replicas [2]*replica.Replica
 	groups   [2]*allreduce.Group
-	accums   [2]*allreduce.Accum
+	tallies  [2]*tally.Tally
 	sums     [2]allreduce.Sum
 	units    []int8
 	grad     []float32
@@ -35,7 +36,7 @@ func pairOf(tb testing.TB, r *recipe.Recipe, coarse bool, trainers [2]engine.Tra
 		p.trainers[i] = trainers[i]
 		p.replicas[i] = replica.New(p.trainers[i], r.Rule())
 		p.grad = make([]float32, len(p.trainers[i].Params()))
-		p.accums[i] = allreduce.NewAccum(len(p.grad), r.MaxMicros(), -40)
+		p.tallies[i] = tally.New(r.MaxMicros(), -40, 2, p.trainers[i])
 		p.groups[i] = must(allreduce.NewGroup(allreduce.Config{Rank: i, Members: []string{"a", "b"}}, links[i]))(tb)
 	}
 	if coarse {
@@ -48,23 +49,22 @@ func pairOf(tb testing.TB, r *recipe.Recipe, coarse bool, trainers [2]engine.Tra
 func (p *pair) step(tb testing.TB) float64 {
 	done := p.replicas[0].Done()
 	for i := range 2 {
-		p.accums[i].ResetFor(p.recipe.Micros(done))
 		if p.units != nil {
 			p.replicas[i].Units(p.units, 12, -40)
-			p.accums[i].Quantise(p.units)
 		}
+		p.tallies[i].Reset(p.recipe.Micros(done), p.units)
 	}
 	for i := range p.recipe.Micros(done) {
 		b := p.recipe.Micro(done, i)
-		loss := must(p.trainers[i%2].Gradient(b, 1/float32(p.recipe.Labelled(done)), engine.Key{Step: uint32(done), Micro: uint32(i)}, p.grad))(tb)
-		if err := p.accums[i%2].Add(i, p.grad, loss, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
+		g := must(tally.Compute(p.trainers[i%2], b, 1/float32(p.recipe.Labelled(done)), engine.Key{Step: uint32(done), Micro: uint32(i)}, p.grad))(tb)
+		if err := p.tallies[i%2].Add(i, g, int64(b.Labelled()), int64(len(b.Tokens))); err != nil {
 			tb.Fatal(err)
 		}
 	}
 	var wg sync.WaitGroup
 	for i := range 2 {
 		wg.Go(func() {
-			st, err := p.groups[i].Reduce(tb.Context(), allreduce.OpID{Step: done}, p.accums[i], &p.sums[i])
+			st, err := p.tallies[i].Reduce(tb.Context(), p.groups[i], allreduce.OpID{Step: done}, &p.sums[i])
 			if err != nil {
 				tb.Error(err)
 			}
