@@ -1,6 +1,9 @@
 package optim
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // GlobalNorm is the Euclidean norm of g. Squares of float32 are exact in float64; they are added in four interleaved
 // sums (element i goes to sum i mod 4), then (0+1)+(2+3): an order that depends on the length alone.
@@ -26,14 +29,26 @@ func square(x float32) float64 { return float64(float64(x) * float64(x)) }
 // max/(norm+1e-6), at most 1), and returns the norm before. A NaN in g makes all of g NaN, as in torch: the caller
 // looks at the norm. max <= 0 measures only.
 func Clip(g []float32, max float64) (norm float64) {
+	norm, pieces := ClipPieces(g, max)
+	inTurn(pieces)
+	return norm
+}
+
+// ClipPieces is Clip, whose scaling is left to do, in pieces that are independent of each other; none if there is nothing to scale.
+func ClipPieces(g []float32, max float64) (norm float64, pieces []func()) {
 	norm = GlobalNorm(g)
 	factor := max / (norm + 1e-6)
 	if max <= 0 || factor >= 1 {
-		return norm
+		return norm, nil
 	}
-	f := float32(factor)
+	for some := range slices.Chunk(g, pieceLen) {
+		pieces = append(pieces, func() { scale(some, float32(factor)) })
+	}
+	return norm, pieces
+}
+
+func scale(g []float32, f float32) {
 	for i := scaleVector(g, f); i < len(g); i++ {
 		g[i] *= f
 	}
-	return norm
 }

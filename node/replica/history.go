@@ -136,7 +136,7 @@ func (h *history) bytes(rule Rule, now best.State) []byte {
 	}
 	b := (&history{before: h.before, now: now, skipped: h.skipped, row: h.row}).append(nil, rule)
 	if h.keeps() {
-		b = binary.LittleEndian.AppendUint32(b, checksum(0, h.kept, make([]byte, 1<<16)))
+		b = binary.LittleEndian.AppendUint32(b, checksum(0, h.kept, 1))
 	}
 	return b
 }

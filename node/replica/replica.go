@@ -10,7 +10,6 @@ package replica
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"strings"
@@ -82,11 +81,8 @@ func (r *Replica) Done() uint64 {
 func (r *Replica) Step(grad []float32) (norm, rate float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rule.MaxNorm > 0 {
-		norm = optim.Clip(grad, r.rule.MaxNorm)
-	} else {
-		norm = optim.GlobalNorm(grad)
-	}
+	norm, clip := optim.ClipPieces(grad, r.rule.MaxNorm)
+	share(r.rule.Threads, clip)
 	r.settle()
 	rate = r.rule.Schedule.LR(int(r.done))
 	share(r.rule.Threads, r.optim.Pieces(r.trainer.Params(), grad, rate, r.updates()+1))
@@ -124,8 +120,6 @@ func (r *Replica) Units(dst []int8, bits, finest int) {
 	}
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Digest is a 64-bit checksum of the state: CRC-32C of the parameters, CRC-32C of the rest. It detects accidents,
 // not adversaries: peers are authenticated, and checkpoints carry SHA-256. The evaluation after the last step is not in
 // it: of two members at one step one may have its result and the other not.
@@ -136,33 +130,7 @@ func (r *Replica) Digest() uint64 {
 }
 
 func (r *Replica) digest() uint64 {
-	return digest(r.trainer.Params(), r.done, r.optim, r.history.settled(r.rule))
-}
-
-func digest(params []float32, done uint64, o optim.Optimizer, history []byte) uint64 {
-	buf := make([]byte, 1<<16)
-	moments := uint32(done)
-	o.Visit(
-		func(x []float32) { moments = checksum(moments, x, buf) },
-		func(x []byte) { moments = crc32.Update(moments, castagnoli, x) })
-	moments = crc32.Update(moments, castagnoli, history)
-	return uint64(checksum(0, params, buf))<<32 | uint64(moments)
-}
-
-func checksum(crc uint32, x []float32, buf []byte) uint32 {
-	for len(x) > 0 {
-		n := min(len(x), len(buf)/4)
-		put(buf, x[:n])
-		crc = crc32.Update(crc, castagnoli, buf[:4*n])
-		x = x[n:]
-	}
-	return crc
-}
-
-func put(buf []byte, x []float32) {
-	for i, f := range x {
-		binary.LittleEndian.PutUint32(buf[4*i:], math.Float32bits(f))
-	}
+	return digest(r.trainer.Params(), r.done, r.optim, r.history.settled(r.rule), r.rule.Threads)
 }
 
 // The state format, little-endian, see docs/formats.md:
@@ -228,7 +196,7 @@ func (r *Replica) EncodeAt(w io.Writer, done uint64) error {
 func (r *Replica) encode(w io.Writer) error {
 	params, h := r.trainer.Params(), &r.history
 	head := append([]byte(magic), r.version())
-	for _, x := range []uint64{r.done, uint64(len(params)), digest(params, r.done, r.optim, h.all(r.rule))} {
+	for _, x := range []uint64{r.done, uint64(len(params)), digest(params, r.done, r.optim, h.all(r.rule), r.rule.Threads)} {
 		head = binary.LittleEndian.AppendUint64(head, x)
 	}
 	_, err := w.Write(h.append(head, r.rule))
@@ -289,7 +257,7 @@ func (r *Replica) Decode(src io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if got := digest(params, done, o, h.all(r.rule)); got != want {
+	if got := digest(params, done, o, h.all(r.rule), r.rule.Threads); got != want {
 		return fmt.Errorf("read state: damaged: digest %016x, want %016x", got, want)
 	}
 	copy(r.trainer.Params(), params)
