@@ -66,7 +66,7 @@ func (c *Coordinator) reign(ctx context.Context) {
 		case <-seen:
 		}
 	}
-	c.wire.hush(nil, 0, nil)
+	c.wire.hush(nil, 0)
 	c.log.Info("leads no longer")
 }
 

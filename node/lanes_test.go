@@ -3,12 +3,14 @@ package node
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"lorad/allreduce"
 	"lorad/engine"
 	"lorad/node/tally"
 )
@@ -117,6 +119,88 @@ func TestLanesGiveWhatOneEngineGives(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// adding is an engine that adds up what it computes, if it is asked to.
+type adding struct {
+	*counting
+	held  []float32
+	asked bool
+	sum   []int64
+}
+
+func (a *adding) Begin(engine.Fixed) { clear(a.sum) }
+
+func (a *adding) Hold(b engine.Batch, scale float32, key engine.Key) (float64, error) {
+	a.held, a.asked = make([]float32, len(a.params)), false
+	return a.Gradient(b, scale, key, a.held)
+}
+
+func (a *adding) Add() (bool, error) {
+	if a.asked || a.held == nil {
+		return false, errors.New("nothing is held")
+	}
+	a.asked = true
+	for i, g := range a.held {
+		a.sum[i] += int64(math.Ldexp(float64(g), -unitLog2))
+	}
+	return true, nil
+}
+
+func (a *adding) Drain(dst []int64, arrived func(int)) error {
+	copy(dst, a.sum)
+	clear(a.sum)
+	arrived(len(dst))
+	return nil
+}
+
+// What engines compute ahead is in the sum if it is asked for, and only then.
+func TestLanesAddWhatIsAskedFor(t *testing.T) {
+	for n := 1; n <= 3; n++ {
+		var all []engine.Trainer
+		for range n {
+			all = append(all, &adding{counting: &counting{params: make([]float32, 3), table: &table{}}, sum: make([]int64, 3)})
+		}
+		l, sum := newLanes(all), tally.New(10, unitLog2, 1, all...)
+		for range 30 {
+			l.settle()
+			sum.Reset(10, nil)
+			want, left := float32(0), rand.Perm(10)
+			left = left[:5]
+			for len(left) > 0 {
+				micro := left[0]
+				if err := l.gradient(left, of, func(g tally.Gradient) error { return sum.Add(micro, g, 1, 1) }); err != nil {
+					t.Fatal(err)
+				}
+				want += 0.5 * float32(micro+1)
+				if left = left[1:]; rand.Intn(3) == 0 { // the rest turns out to be somebody else's
+					left = left[len(left)/2:]
+				}
+			}
+			if got := total(t, sum); got != want {
+				t.Fatalf("%d engines: %v, want %v", n, got, want)
+			}
+		}
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// total is the first value of a sum, all of whose micro-batches were added by now.
+func total(t *testing.T, sum *tally.Tally) float32 {
+	t.Helper()
+	ring, err := allreduce.NewGroup(allreduce.Config{Members: []string{"alone"}}, allreduce.Links{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	var out allreduce.Sum
+	var some *allreduce.CoverageError
+	if _, err := sum.Reduce(t.Context(), ring, allreduce.OpID{}, &out); err != nil && !errors.As(err, &some) {
+		t.Fatal(err)
+	}
+	return out.Grad[0]
 }
 
 // With three engines three micro-batches are computed at once: none of them ends before.

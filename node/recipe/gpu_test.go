@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"lorad/engine"
+	"lorad/engine/cuda"
 	"lorad/engine/cuda/device"
 	"lorad/engine/cuda/gputest"
 	"lorad/job"
@@ -39,6 +40,35 @@ func TestReplicasOfCPUAndGPU(t *testing.T) {
 	}
 	if mixed.replicas[0].Digest() == alone.replicas[0].Digest() {
 		t.Error("the GPU's gradients are the CPU's to the bit, which cannot be")
+	}
+}
+
+// hidden is a trainer that does not add up itself.
+type hidden struct{ engine.Trainer }
+
+// A run in which the GPU adds its gradients up holds the very replicas of one in which the host does, on the exact wire and on the coarse one; and two GPUs hold
+// those of one.
+func TestReplicasOfSums(t *testing.T) {
+	open := gputest.Open(t, 0)
+	for _, more := range []string{"bf16: true\n", "bf16: true\nreduce_wire: int16\n"} {
+		r := wide(t, more)
+		coarse := r.Job.ReduceWire == job.WireInt16
+		gpu, second, host := must(r.OnGPU(open))(t), must(r.OnGPU(open))(t), must(r.OnGPU(open))(t)
+		on := pairOf(t, r, coarse, [2]engine.Trainer{gpu, second})
+		off := pairOf(t, r, coarse, [2]engine.Trainer{hidden{host}, must(r.Trainer(1))(t)})
+		off.only = true
+		for range 2 { // from the second on the units are the parameters' own
+			on.step(t)
+			off.step(t)
+		}
+		if on.replicas[0].Digest() != off.replicas[0].Digest() {
+			t.Errorf("%q: other replicas", more)
+		}
+		on.close()
+		off.close()
+		for _, g := range []*cuda.Trainer{gpu, second, host} {
+			g.Close()
+		}
 	}
 }
 
