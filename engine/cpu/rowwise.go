@@ -36,13 +36,11 @@ func (o *Ops) RMSNormBackward(rows, n int, dx, dw, dy, x, w, inv []float32) {
 
 // Rope rotates pairs (j, j+d/2), Hugging Face's rotate_half.
 func (o *Ops) Rope(rows, d int, x []float32, ld int, cos, sin []float32, inverse bool) {
-	h, sign := d/2, float32(1)
+	sign := float32(1)
 	if inverse {
 		sign = -1
 	}
-	for i := range rows {
-		o.simd.rope(x[i*ld:i*ld+h], x[i*ld+h:i*ld+d], cos[i*h:i*h+h], sin[i*h:i*h+h], sign)
-	}
+	o.simd.rope(rows, d/2, x, ld, cos, sin, sign)
 }
 
 // CausalSoftmax normalises each row over the columns it sees.

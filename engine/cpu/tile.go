@@ -7,8 +7,8 @@ import "unsafe"
 //	C[i,j] = (acc ? C[i,j] : 0) + sum_p A[i,p]*B[p,j],  A[i,p] = a[i*as+p*ak],  B[p,j] = b[p*bs+j],  C[i,j] = c[i*cs+j]
 //
 // with strides in elements. The sum starts at 0 and runs up in p; C is added last. With strides for both directions of A,
-// one tile serves A and its transpose, in place or packed; only B has to have unit stride along j. next is where a row of A begins that will be
-// needed soon; a tile may have it fetched while it computes.
+// one tile serves A and its transpose, in place or packed; only B has to have unit stride along j. next is where rows of A begin that will be
+// needed soon, or nil; a tile may have some of them fetched while it computes.
 //
 // one, which a level need not have, computes a single row, the same way to the last bit.
 type tile struct {

@@ -167,8 +167,14 @@ TEXT ·turnPairs(SB), NOSPLIT, $0-24
 	MOVQ k+0(FP), CX
 	MOVQ src+8(FP), SI
 	MOVQ dst+16(FP), DI
+	LEAQ 4096(SI), AX // two calls ahead: one strip follows the other, and weights come from memory
 
 loop:
+	PREFETCHT0 (AX)
+	PREFETCHT0 64(AX)
+	PREFETCHT0 128(AX)
+	PREFETCHT0 192(AX)
+	ADDQ $256, AX
 	VMOVUPS (SI), X0
 	VMOVUPS 128(SI), X1
 	VMOVUPS 1024(SI), X2

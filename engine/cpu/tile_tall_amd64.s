@@ -13,7 +13,8 @@
 
 // func tile16x16(k int, a *float32, as, ak int, b *float32, bs int, c *float32, cs int, acc bool, next *float32)
 //
-// as is 1: a step along k reads one line of A and one of B, and either may be far from the one before.
+// as is 1: a step along k reads one line of A and one of B, and either may be far from the one before. They are fetched 40 steps ahead: with 8, which
+// is less than the third cache takes, half of the time was waiting.
 TEXT ·tile16x16(SB), NOSPLIT, $0-80
 	ARGUMENTS
 	LEAQ (R9)(R9*4), R11

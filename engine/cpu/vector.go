@@ -241,18 +241,19 @@ func (v simd) swigluBackward(dgate, dup, dh, gate, up []float32) {
 	}
 }
 
-// rope turns the pairs (lo, hi) by the angles whose cosine and sine are given; sign -1 turns back.
-func (v simd) rope(lo, hi, cos, sin []float32, sign float32) {
-	k := len(lo)
-	hi, cos, sin = hi[:k], cos[:k], sin[:k]
-	n := v.whole(k)
-	if n > 0 {
-		rope8(n, &lo[0], &hi[0], &cos[0], &sin[0], sign)
+// rope turns, in rows of x that are ld apart, the pairs (j, j+h) by the angles whose cosine and sine are given, [rows,h]; sign -1 turns back. All rows are
+// one call, for they are short.
+func (v simd) rope(rows, h int, x []float32, ld int, cos, sin []float32, sign float32) {
+	if v != scalar && h&7 == 0 && rows > 0 && h > 0 {
+		_, _, _ = x[(rows-1)*ld+2*h-1], cos[rows*h-1], sin[rows*h-1]
+		rope8(rows, h, &x[0], ld, &cos[0], &sin[0], sign)
+		return
 	}
-	for i := n; i < k; i++ {
-		a, b, c, s := lo[i], hi[i], cos[i], sign*sin[i]
-		lo[i] = float32(a*c) - float32(b*s)
-		hi[i] = float32(b*c) + float32(a*s)
+	for i := range rows * h {
+		at := i/h*ld + i%h
+		a, b, c, s := x[at], x[at+h], cos[i], sign*sin[i]
+		x[at] = float32(a*c) - float32(b*s)
+		x[at+h] = float32(b*c) + float32(a*s)
 	}
 }
 

@@ -39,7 +39,7 @@ func swiglu8(n int, h, gate, up *float32)
 func swigluBackward8(n int, dgate, dup, dh, gate, up *float32)
 
 //go:noescape
-func rope8(n int, lo, hi, cos, sin *float32, sign float32)
+func rope8(rows, h int, x *float32, ld int, cos, sin *float32, sign float32)
 
 //go:noescape
 func copy8(k int, dst, src *float32, ld int)

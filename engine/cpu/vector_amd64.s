@@ -343,14 +343,21 @@ loop:
 	VZEROUPPER
 	RET
 
-// func rope8(n int, lo, hi, cos, sin *float32, sign float32)
-TEXT ·rope8(SB), NOSPLIT, $0-44
-	MOVQ n+0(FP), CX
-	MOVQ lo+8(FP), DI
-	MOVQ hi+16(FP), SI
-	MOVQ cos+24(FP), DX
-	MOVQ sin+32(FP), R8
-	VBROADCASTSS sign+40(FP), Y8
+// func rope8(rows, h int, x *float32, ld int, cos, sin *float32, sign float32): h is a multiple of 8.
+TEXT ·rope8(SB), NOSPLIT, $0-52
+	MOVQ rows+0(FP), R9
+	MOVQ h+8(FP), R10
+	MOVQ x+16(FP), R11
+	MOVQ ld+24(FP), R12
+	MOVQ cos+32(FP), DX
+	MOVQ sin+40(FP), R8
+	VBROADCASTSS sign+48(FP), Y8
+	SHLQ $2, R12
+
+row:
+	MOVQ R11, DI
+	LEAQ (R11)(R10*4), SI
+	MOVQ R10, CX
 
 loop:
 	VMOVUPS (DI), Y0
@@ -371,6 +378,10 @@ loop:
 	ADDQ $32, R8
 	SUBQ $8, CX
 	JNZ  loop
+
+	ADDQ R12, R11
+	DECQ R9
+	JNZ  row
 	VZEROUPPER
 	RET
 

@@ -30,7 +30,9 @@ func swiglu8(n int, h, gate, up *float32) { panic("cpu: no assembly") }
 
 func swigluBackward8(n int, dgate, dup, dh, gate, up *float32) { panic("cpu: no assembly") }
 
-func rope8(n int, lo, hi, cos, sin *float32, sign float32) { panic("cpu: no assembly") }
+func rope8(rows, h int, x *float32, ld int, cos, sin *float32, sign float32) {
+	panic("cpu: no assembly")
+}
 
 func copy8(k int, dst, src *float32, ld int) { panic("cpu: no assembly") }
 
