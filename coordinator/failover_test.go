@@ -1,7 +1,9 @@
 package coordinator
 
 import (
+	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -34,21 +36,8 @@ func TestVoteOfARestartedVoter(t *testing.T) {
 	boxes := three(t)
 	old, rest := leader(boxes)
 	next, other := rest[0], rest[1]
-	agree := func(lead *box, others ...*box) {
-		t.Helper()
-		eventually(t, "all to follow", func() bool {
-			for _, b := range others {
-				if b.leader() != lead.ID() || b.raft.LastIndex() != lead.raft.LastIndex() {
-					return false
-				}
-			}
-			return lead.raft.State() == raft.Leader && lead.raft.AppliedIndex() == lead.raft.LastIndex()
-		})
-	}
-	next.elect.stand() // so that it has connections to the others
-	agree(next, old, other)
-	old.elect.stand()
-	agree(old, next, other)
+	handTo(t, next, old, other) // so that it has connections to the others
+	handTo(t, old, next, other)
 	addr := other.mux.Advertise()
 	other.close()
 	creds, err := Load(other.dir)
@@ -56,7 +45,10 @@ func TestVoteOfARestartedVoter(t *testing.T) {
 		t.Fatal(err)
 	}
 	other = openWith(t, other.dir, "box", addr, creds, func(*Config) {})
-	agree(old, next, other)
+	if err := other.Ready(other.ctx(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	handTo(t, old, next, other)
 	term := next.raft.CurrentTerm()
 	old.kill()
 	next.elect.stand()
@@ -64,6 +56,47 @@ func TestVoteOfARestartedVoter(t *testing.T) {
 	if got := next.raft.CurrentTerm(); got != term+1 {
 		t.Errorf("it took %d elections", got-term)
 	}
+}
+
+// deaf is a transport that breaks some times.
+type deaf struct {
+	raft.Transport
+	times int
+}
+
+func (d *deaf) RequestVote(raft.ServerID, raft.ServerAddress, *raft.RequestVoteRequest, *raft.RequestVoteResponse) error {
+	if d.times--; d.times >= 0 {
+		return io.EOF
+	}
+	return nil
+}
+
+// A voter is asked again for as long as an election lasts, and no longer.
+func TestVotersAreAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for times, want := range map[int]error{0: nil, 3: nil, 1000: io.EOF} {
+			began := time.Now()
+			e := &electable{relay: relay{&deaf{times: times}}, done: make(chan struct{})}
+			if err := e.RequestVote("b", "b", nil, nil); err != want || time.Since(began) > heartbeat+askAgain {
+				t.Errorf("after %d failures: %v, in %v", times, err, time.Since(began))
+			}
+		}
+	})
+}
+
+// handTo has next lead the others, all with the same log.
+func handTo(t *testing.T, next *box, others ...*box) {
+	t.Helper()
+	eventually(t, "all to follow", func() bool {
+		same := next.raft.State() == raft.Leader && next.raft.AppliedIndex() == next.raft.LastIndex()
+		for _, b := range others {
+			if b.raft.State() == raft.Leader {
+				b.raft.LeadershipTransferToServer(raft.ServerID(next.ID()), raft.ServerAddress(next.ID())).Error()
+			}
+			same = same && b.leader() == next.ID() && b.raft.LastIndex() == next.raft.LastIndex()
+		}
+		return same
+	})
 }
 
 // Whoever has just started and does not know yet where a node is does not call it dead.

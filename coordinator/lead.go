@@ -66,7 +66,7 @@ func (c *Coordinator) reign(ctx context.Context) {
 		case <-seen:
 		}
 	}
-	c.wire.hush(nil, 0)
+	c.wire.hush(nil, 0, nil)
 	c.log.Info("leads no longer")
 }
 

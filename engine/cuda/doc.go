@@ -33,5 +33,5 @@
 // seen in one page. Why the optimiser is on the host: adapters are small, and replicas that include CPU nodes are then equal by construction.
 //
 // What is not computed here is refused by name (Supports): full fine-tuning, DoRA, trained biases and modules_to_save, Gemma,
-// f32 products, heads other than 64 and 128.
+// f32 products, heads other than 64, 96 and 128.
 package cuda

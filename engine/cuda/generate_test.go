@@ -25,7 +25,7 @@ func TestGenerate(t *testing.T) {
 	window := tiny()
 	window.NumLayers, window.Window, window.Sliding = 2, 12, []bool{true, false}
 	gputest.Each(t, func(t *testing.T, open gputest.Opener) {
-		for name, cfg := range families() {
+		for name, cfg := range onGPU() {
 			t.Run(name, func(t *testing.T) {
 				cfg.NumLayers = 1
 				m, p := generator(t, cfg, open), prompts(cfg.VocabSize, 28, 1)

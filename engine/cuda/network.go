@@ -111,7 +111,7 @@ func supported(cfg model.Config, ad llama.Adapter) error {
 		{cfg.AttnSoftcap != 0 || cfg.LogitSoftcap != 0, "soft caps (Gemma 2)"},
 		{cfg.RotaryDim%16 != 0, fmt.Sprintf("partial rotary embeddings of %d (multiples of 16 are)", cfg.RotaryDim)},
 		{cfg.OutBias || cfg.MLPBias, "biases but those of q, k and v"},
-		{cfg.HeadDim != 64 && cfg.HeadDim != 128, fmt.Sprintf("heads of %d (64 and 128 are)", cfg.HeadDim)},
+		{cfg.HeadDim != 64 && cfg.HeadDim != 128 && (cfg.HeadDim != 96 || cfg.QKNorm), fmt.Sprintf("heads of %d (64, 128 and, without norms of their own, 96 are)", cfg.HeadDim)},
 		{cfg.HiddenSize%8 != 0 || cfg.IntermediateSize%8 != 0, fmt.Sprintf("sizes %d and %d (multiples of 8 are)", cfg.HiddenSize, cfg.IntermediateSize)},
 	} {
 		if c.not {

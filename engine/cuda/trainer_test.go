@@ -423,6 +423,7 @@ func TestRefusals(t *testing.T) {
 		{func(c *model.Config, a *llama.Adapter) { a.LoRA, a.Full, a.Precision = nil, true, kernel.F32 }, "full fine-tuning"},
 		{func(c *model.Config, a *llama.Adapter) { a.Precision = kernel.F32 }, "dtype: bf16"},
 		{func(c *model.Config, a *llama.Adapter) { c.HeadDim = 32 }, "heads of 32"},
+		{func(c *model.Config, a *llama.Adapter) { c.HeadDim, c.QKNorm = 96, true }, "heads of 96"},
 		{func(c *model.Config, a *llama.Adapter) { c.GELU = true }, "Gemma"},
 		{func(c *model.Config, a *llama.Adapter) { c.RotaryDim = 40 }, "partial rotary"},
 		{func(c *model.Config, a *llama.Adapter) { c.LogitSoftcap = 30 }, "soft caps"},

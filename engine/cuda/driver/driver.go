@@ -13,7 +13,7 @@
 //
 // An algorithm that was measured to be faster may be taken instead only if it computes the very bits of the heuristic's first. Tune, which runs when
 // a person asks for it and never by itself, holds candidates to that: on operands whose products cancel (operand.go), so that a result is nothing but the rounding of
-// partial sums, and an algorithm that adds in another order, cuts elsewhere or is wider differs in nearly every element. There are such candidates, because the order in
+// partial sums, and an algorithm that adds in another order, cuts elsewhere or is wider differs in nearly every element. There should be such candidates, as the order in
 // which an element's sum is made does not depend on the shape of tiles, on stages or on how blocks are dealt to multiprocessors. What is found lies in a table, by device and
 // version, and says against which first choice it was measured: another driver's heuristic makes it void, product by product. So a table changes time and no bit; nodes need not have the
 // same ones, and a lost or damaged one costs nothing but speed.

@@ -12,7 +12,7 @@ import (
 // i32 [Sequences], how many positions each has, the new one included; 0 is no sequence, whose output is zeros. So one recorded launch serves all
 // lengths up to Capacity. A sequence's bits depend on nothing but its own row and cache.
 type Decode struct {
-	HeadDim   int // 64 or 128
+	HeadDim   int // 64, 96 or 128
 	Heads     int // of queries; a multiple of KVHeads
 	KVHeads   int
 	Window    int     // how many keys a query sees, itself included; 0: all
@@ -48,7 +48,7 @@ func (c Decode) Store(d device.Device, qkv device.Matrix, place, cache device.Pt
 // Attend launches o[Sequences, Heads*HeadDim] = attention of the rows of qkv.
 func (c Decode) Attend(d device.Device, qkv device.Matrix, cache, seen, sums, statistics device.Ptr, o device.Matrix) error {
 	groups := (c.Heads/c.KVHeads + decodeHeads - 1) / decodeHeads
-	shared := 2 * c.HeadDim * (decodeHeads + 2*2*decodeTile) // queries, and two stages of keys and values
+	shared := 2 * rowWidth(c.HeadDim) * (decodeHeads + 2*2*decodeTile) // queries, and two stages of keys and values
 	grid := device.Grid{Blocks: [3]int{c.KVHeads * groups, c.Sequences, c.spans()}, Threads: 32 * decodeWarps, Shared: shared}
 	if err := d.Launch(fmt.Sprintf("flash_decode_d%d", c.HeadDim), grid, qkv.At, qkv.LD, cache, seen, sums, statistics, c.Capacity, c.Heads, c.KVHeads, c.Scale, c.Window); err != nil {
 		return err

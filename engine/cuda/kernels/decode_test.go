@@ -89,6 +89,7 @@ func TestDecode(t *testing.T) {
 	}{
 		{kernels.Decode{HeadDim: 64, Heads: 4, KVHeads: 2, Capacity: 600}, []int32{1, 0, 64, 65, 256, 257, 600}},
 		{kernels.Decode{HeadDim: 128, Heads: 3, KVHeads: 1, Capacity: 300}, []int32{300, 17}},
+		{kernels.Decode{HeadDim: 96, Heads: 4, KVHeads: 2, Capacity: 300}, []int32{290, 17}},
 		{kernels.Decode{HeadDim: 64, Heads: 20, KVHeads: 1, Capacity: 64}, []int32{40}},
 		{kernels.Decode{HeadDim: 64, Heads: 2, KVHeads: 2, Window: 70, Capacity: 600}, []int32{600, 70, 71, 330, 3}},
 		{kernels.Decode{HeadDim: 128, Heads: 2, KVHeads: 1, Window: 1, Capacity: 512}, []int32{513 - 1, 257}},

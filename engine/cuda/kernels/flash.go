@@ -15,7 +15,7 @@ import (
 // of 16 bytes and leading dimensions at multiples of 8 elements; qkv and its gradient hold Heads*HeadDim queries, then KVHeads*HeadDim keys, then as
 // many values in a row; lse and delta are f32 [Heads, Rows]. The bits of a sequence's results do not depend on the rest of its batch.
 type Flash struct {
-	HeadDim int // 64 or 128
+	HeadDim int // 64, 96 or 128
 	Heads   int // of queries; a multiple of KVHeads
 	KVHeads int
 	Window  int     // how many keys a query sees, itself included (Mistral's sliding window); 0: all from its sequence's beginning
@@ -86,7 +86,7 @@ func (f Flash) Backward(d device.Device, list device.Ptr, qkv, o, dout device.Ma
 	backward := func(name string, g device.Grid, list device.Ptr) error {
 		return d.Launch(f.kernel(name), g, qkv.At, qkv.LD, list, dout.At, dout.LD, lse, delta, dqkv.At, dqkv.LD, f.Rows, f.Heads, f.KVHeads, f.Scale, f.Window)
 	}
-	threads := 2 * f.HeadDim // four warps of 32 rows, or eight of 16
+	threads := 2 * f.width() // four warps of 32 rows, or eight of 16
 	if err := backward("backward_q", f.grid(f.Heads, f.Parts, threads, f.backwardQShared()), list); err != nil {
 		return err
 	}
@@ -104,7 +104,17 @@ func (f Flash) forwardShared() int    { return f.rowBytes(queryPart + 2*2*f.tile
 func (f Flash) backwardQShared() int  { return f.rowBytes(2*queryPart + 2*2*f.tile()) }
 func (f Flash) backwardKVShared() int { return f.rowBytes(2*keyPart+2*2*f.tile()) + 2*2*4*f.tile() }
 
-func (f Flash) rowBytes(rows int) int { return 2 * f.HeadDim * rows }
+func (f Flash) rowBytes(rows int) int { return 2 * f.width() * rows }
 
 // tile is the rows of a tile that a block walks over: 8 KiB of them.
-func (f Flash) tile() int { return 4096 / f.HeadDim }
+func (f Flash) tile() int { return 4096 / f.width() }
+
+func (f Flash) width() int { return rowWidth(f.HeadDim) }
+
+// rowWidth is the columns that a tile has room for: heads of 96 are computed like those of 128, but for the columns that they do not have.
+func rowWidth(headDim int) int {
+	if headDim > 64 {
+		return 128
+	}
+	return 64
+}

@@ -65,7 +65,7 @@ static __device__ __forceinline__ void differentiate_columns(float (&s)[M][N][4]
 // The gradient of 16*M*WARPS queries of a head. Grid: x = heads, y = the list's length.
 template <int D, int KEYS, int CHUNK, int M, int WARPS, bool KEEP>
 static __device__ __forceinline__ void flash_backward_q(const BackwardArguments& a) {
-    const int THREADS = WARPS * WARP, ROWS = WARPS * 16 * M, TILE = KEYS * 2 * D;
+    const int THREADS = WARPS * WARP, ROWS = WARPS * 16 * M, TILE = KEYS * ROW_BYTES<D>;
     Part part = part_of(a.parts);
     if (part.end == 0) return;
     int head = blockIdx.x, lane = threadIdx.x % WARP, g = lane / 4;
@@ -75,7 +75,7 @@ static __device__ __forceinline__ void flash_backward_q(const BackwardArguments&
     const int window = window_of(a.window, a.rows);
     Range tiles = keys_seen(part, ROWS, KEYS, window);
 
-    Shared queries = dynamic_shared(), gradients = queries + ROWS * 2 * D, stages = gradients + ROWS * 2 * D;
+    Shared queries = dynamic_shared(), gradients = queries + ROWS * ROW_BYTES<D>, stages = gradients + ROWS * ROW_BYTES<D>;
     load_tile<D, ROWS, THREADS>(queries, a.qkv + head * D, a.ld, part.first, part.end);
     load_tile<D, ROWS, THREADS>(gradients, a.dout + head * D, a.lddo, part.first, part.end);
     load_tile<D, KEYS, THREADS>(stages, k, a.ld, part.begin + tiles.from * KEYS, part.end);
@@ -122,7 +122,7 @@ static __device__ __forceinline__ void flash_backward_q(const BackwardArguments&
 // What a step over some queries of a head needs: tiles of q and do, their lse and delta.
 template <int D, int QUERIES, int THREADS>
 static __device__ __forceinline__ void load_queries(const BackwardArguments& a, Shared stage, int head, int row, int end) {
-    const int TILE = QUERIES * 2 * D;
+    const int TILE = QUERIES * ROW_BYTES<D>;
     load_tile<D, QUERIES, THREADS>(stage, a.qkv + head * D, a.ld, row, end);
     load_tile<D, QUERIES, THREADS>(stage + TILE, a.dout + head * D, a.lddo, row, end);
     long long head_row = (long long)head * a.rows;
@@ -132,7 +132,7 @@ static __device__ __forceinline__ void load_queries(const BackwardArguments& a, 
 // The gradients of 16*M*WARPS keys and values of a head, over all query heads of its group. Grid: x = kv_heads, y = the list's length.
 template <int D, int QUERIES, int CHUNK, int M, int WARPS, bool KEEP>
 static __device__ __forceinline__ void flash_backward_kv(const BackwardArguments& a) {
-    const int THREADS = WARPS * WARP, KEYS = WARPS * 16 * M, TILE = QUERIES * 2 * D, STAGE = 2 * TILE + 8 * QUERIES;
+    const int THREADS = WARPS * WARP, KEYS = WARPS * 16 * M, TILE = QUERIES * ROW_BYTES<D>, STAGE = 2 * TILE + 8 * QUERIES;
     Part part = part_of(a.parts);
     if (part.end == 0) return;
     int kv_head = blockIdx.x, group = a.heads / a.kv_heads, t = threadIdx.x % 4;
@@ -141,7 +141,7 @@ static __device__ __forceinline__ void flash_backward_kv(const BackwardArguments
     Range tiles = queries_seeing(part, KEYS, QUERIES, window);
     int column = (a.heads + kv_head) * D;
 
-    Shared keys = dynamic_shared(), values = keys + KEYS * 2 * D, stages = values + KEYS * 2 * D;
+    Shared keys = dynamic_shared(), values = keys + KEYS * ROW_BYTES<D>, stages = values + KEYS * ROW_BYTES<D>;
     load_tile<D, KEYS, THREADS>(keys, a.qkv + column, a.ld, part.first, part.end);
     load_tile<D, KEYS, THREADS>(values, a.qkv + column + a.kv_heads * D, a.ld, part.first, part.end);
     load_queries<D, QUERIES, THREADS>(a, stages, kv_head * group, part.begin + tiles.from * QUERIES, part.end);
@@ -189,6 +189,12 @@ extern "C" __global__ void __launch_bounds__(128, 2) flash_backward_q_d64(const 
     flash_backward_q<64, 64, 16, 2, 4, true>(a);
 }
 
+extern "C" __global__ void __launch_bounds__(256, 1) flash_backward_q_d96(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
+        const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
+    const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
+    flash_backward_q<96, 32, 32, 1, 8, true>(a);
+}
+
 extern "C" __global__ void __launch_bounds__(256, 1) flash_backward_q_d128(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
         const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
     const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
@@ -199,6 +205,12 @@ extern "C" __global__ void __launch_bounds__(128, 3) flash_backward_kv_d64(const
         const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
     const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
     flash_backward_kv<64, 64, 16, 1, 4, true>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2) flash_backward_kv_d96(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,
+        const float* lse, const float* delta, bf16* dqkv, int lddqkv, int rows, int heads, int kv_heads, float scale, int window) {
+    const BackwardArguments a = {qkv, ld, parts, dout, lddo, lse, delta, dqkv, lddqkv, rows, heads, kv_heads, scale, window};
+    flash_backward_kv<96, 32, 16, 1, 4, true>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) flash_backward_kv_d128(const bf16* qkv, int ld, const int* parts, const bf16* dout, int lddo,

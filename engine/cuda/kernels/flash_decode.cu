@@ -54,7 +54,7 @@ static __device__ __forceinline__ void leave(float* sums, float* statistics, int
 template <int D>
 static __device__ __forceinline__ void flash_decode(const bf16* qkv, int ld, const bf16* cache, const int* seen, float* sums, float* statistics, int capacity,
                                                     int heads, int kv_heads, float scale, int window) {
-    const int THREADS = WARPS * WARP, TILE = TILE_KEYS * 2 * D;
+    const int THREADS = WARPS * WARP, TILE = TILE_KEYS * ROW_BYTES<D>;
     int sequence = blockIdx.y, end = seen[sequence], begin = first_seen(end, window), row = threadIdx.x / WARP * 16;
     int from = max((int)blockIdx.z * SPAN, begin / TILE_KEYS * TILE_KEYS), to = min(end, (int)(blockIdx.z + 1) * SPAN);
     if (from >= to) return;
@@ -63,7 +63,7 @@ static __device__ __forceinline__ void flash_decode(const bf16* qkv, int ld, con
     const bf16* k = cache + (long long)sequence * capacity * ldc + kv * D;
     const bf16* v = k + kv_heads * D;
 
-    Shared queries = dynamic_shared(), stages = queries + 16 * 2 * D;
+    Shared queries = dynamic_shared(), stages = queries + 16 * ROW_BYTES<D>;
     load_tile<D, 16, THREADS>(queries, qkv + (long long)sequence * ld + head * D, D, 0, min(16, shared - first));
     load_tile<D, TILE_KEYS, THREADS>(stages, k, ldc, from, end);
     load_tile<D, TILE_KEYS, THREADS>(stages + TILE, v, ldc, from, end);
@@ -97,6 +97,11 @@ static __device__ __forceinline__ void flash_decode(const bf16* qkv, int ld, con
 extern "C" __global__ void __launch_bounds__(128) flash_decode_d64(const bf16* qkv, int ld, const bf16* cache, const int* seen, float* sums, float* statistics,
         int capacity, int heads, int kv_heads, float scale, int window) {
     flash_decode<64>(qkv, ld, cache, seen, sums, statistics, capacity, heads, kv_heads, scale, window);
+}
+
+extern "C" __global__ void __launch_bounds__(128) flash_decode_d96(const bf16* qkv, int ld, const bf16* cache, const int* seen, float* sums, float* statistics,
+        int capacity, int heads, int kv_heads, float scale, int window) {
+    flash_decode<96>(qkv, ld, cache, seen, sums, statistics, capacity, heads, kv_heads, scale, window);
 }
 
 extern "C" __global__ void __launch_bounds__(128) flash_decode_d128(const bf16* qkv, int ld, const bf16* cache, const int* seen, float* sums, float* statistics,

@@ -22,7 +22,7 @@ static __device__ __forceinline__ void finish(float (&factor)[M][2], float* lse,
 template <int D, int KEYS, int M, bool KEEP>
 static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, const int* parts, bf16* o, int ldo, float* lse, int rows, int heads,
                                                      int kv_heads, float scale, int window) {
-    const int THREADS = 4 * WARP, ROWS = 4 * 16 * M, TILE = KEYS * 2 * D;
+    const int THREADS = 4 * WARP, ROWS = 4 * 16 * M, TILE = KEYS * ROW_BYTES<D>;
     Part part = part_of(parts);
     if (part.end == 0) return;
     int head = blockIdx.x, warp_row = threadIdx.x / WARP * 16 * M, warp_first = part.first + warp_row;
@@ -31,7 +31,7 @@ static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, co
     window = window_of(window, rows);
     Range tiles = keys_seen(part, ROWS, KEYS, window);
 
-    Shared queries = dynamic_shared(), stages = queries + ROWS * 2 * D;
+    Shared queries = dynamic_shared(), stages = queries + ROWS * ROW_BYTES<D>;
     load_tile<D, ROWS, THREADS>(queries, qkv + head * D, ld, part.first, part.end);
     load_tile<D, KEYS, THREADS>(stages, k, ld, part.begin + tiles.from * KEYS, part.end);
     load_tile<D, KEYS, THREADS>(stages + TILE, v, ld, part.begin + tiles.from * KEYS, part.end);
@@ -69,6 +69,11 @@ static __device__ __forceinline__ void flash_forward(const bf16* qkv, int ld, co
 extern "C" __global__ void __launch_bounds__(128, 2) flash_forward_d64(const bf16* qkv, int ld, const int* parts, bf16* o, int ldo, float* lse,
         int rows, int heads, int kv_heads, float scale, int window) {
     flash_forward<64, 64, 2, true>(qkv, ld, parts, o, ldo, lse, rows, heads, kv_heads, scale, window);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 2) flash_forward_d96(const bf16* qkv, int ld, const int* parts, bf16* o, int ldo, float* lse,
+        int rows, int heads, int kv_heads, float scale, int window) {
+    flash_forward<96, 32, 2, false>(qkv, ld, parts, o, ldo, lse, rows, heads, kv_heads, scale, window);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2) flash_forward_d128(const bf16* qkv, int ld, const int* parts, bf16* o, int ldo, float* lse,

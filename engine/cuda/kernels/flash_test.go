@@ -171,6 +171,8 @@ func TestFlash(t *testing.T) {
 		{kernels.Flash{HeadDim: 128, Heads: 8, KVHeads: 1}, []int{2, 33}},
 		{kernels.Flash{HeadDim: 64, Heads: 4, KVHeads: 2, Window: 40}, []int{150}},
 		{kernels.Flash{HeadDim: 128, Heads: 2, KVHeads: 2, Window: 33}, []int{5, 140}},
+		{kernels.Flash{HeadDim: 96, Heads: 4, KVHeads: 2}, []int{65, 2, 130}},
+		{kernels.Flash{HeadDim: 96, Heads: 1, KVHeads: 1, Window: 33}, []int{5, 140}},
 	} {
 		t.Run(fmt.Sprintf("%+v%v", c.shape, c.lengths), func(t *testing.T) {
 			g := open(t, orders[len(c.lengths)%len(orders)])
@@ -182,7 +184,7 @@ func TestFlash(t *testing.T) {
 
 // Every order of threads and blocks gives the same bits, and so does every batch that a sequence is part of.
 func TestFlashBitsOfASequence(t *testing.T) {
-	for _, d := range []int{64, 128} {
+	for _, d := range []int{64, 96, 128} {
 		var alone flashResult
 		var one flash
 		each(t, func(g gpu) {

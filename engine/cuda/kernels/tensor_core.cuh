@@ -7,7 +7,7 @@
 //   C 16x8    c[0..1] = C[g][2t..]   c[2..3] = C[g+8][2t..]
 // So C of two neighbouring column tiles, rounded to bf16, is A of the next product: no trip through shared memory.
 //
-// A tile lies in shared memory as rows of 2*D bytes in pieces of 16 bytes; piece p of row r lies at place p ^ (r & 7). Eight rows of one column of
+// A tile lies in shared memory as rows of 8 or 16 pieces of 16 bytes, of which heads of 96 use 12; piece p of row r lies at place p ^ (r & 7). Eight rows of one column of
 // pieces, which ldmatrix reads at once, then lie in eight different groups of four banks, and so do the eight neighbouring pieces that cp.async writes.
 
 #ifndef EMULATE
@@ -152,10 +152,13 @@ static void copy_out(void* to, Shared from) { memcpy(to, from, 16); }
 
 #endif
 
+template <int D> constexpr int ROW_PIECES = D <= 64 ? 8 : 16;
+template <int D> constexpr int ROW_BYTES = 16 * ROW_PIECES<D>;
+
 // A lane's share of loading a 16x16 piece of a tile with rows of D elements: the address of a row of eight elements, `r` rows and `half` half-rows from the
 // piece's beginning.
 template <int D> static __device__ __forceinline__ Shared piece_row(Shared tile, int row, int column, int r, int half) {
-    return tile + (row + r) * (2 * D) + (((column / 8 + half) ^ (r & 7)) << 4);
+    return tile + (row + r) * ROW_BYTES<D> + (((column / 8 + half) ^ (r & 7)) << 4);
 }
 
 // load_left loads A.

@@ -63,14 +63,15 @@ template <bool KEYS_BY_QUERIES, int M, int N> static __device__ __forceinline__ 
 
 // load_tile starts to copy rows [row, row+ROWS) of a matrix, D columns of it, into a tile; rows from `end` on are zeros.
 template <int D, int ROWS, int THREADS> static __device__ __forceinline__ void load_tile(Shared tile, const bf16* matrix, int ld, int row, int end) {
-    const int PIECES = D / 8, STEP = THREADS / PIECES;
+    const int PIECES = ROW_PIECES<D>, STEP = THREADS / PIECES;
     int first = threadIdx.x / PIECES, p = threadIdx.x % PIECES;
+    if (p >= D / 8) return;
     const bf16* from = matrix + 8 * p;
-    Shared to = tile + first * (2 * D) + ((p ^ (first & 7)) << 4);  // STEP is a multiple of 8, so all of this thread's pieces are swizzled alike
+    Shared to = tile + first * ROW_BYTES<D> + ((p ^ (first & 7)) << 4);  // STEP is a multiple of 8, so all of this thread's pieces are swizzled alike
 #pragma unroll
     for (int i = 0; i < ROWS / STEP; i++) {
         int r = row + first + i * STEP;
-        copy_async<16>(to + i * STEP * (2 * D), from + (long long)min(r, end - 1) * ld, r < end);
+        copy_async<16>(to + i * STEP * ROW_BYTES<D>, from + (long long)min(r, end - 1) * ld, r < end);
     }
 }
 
@@ -154,14 +155,14 @@ static __device__ __forceinline__ void store_rows(bf16* out, int ld, int first, 
         for (int n = 0; n < D / 8; n++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                store_pair(tile + (row + 16 * m + 8 * h + g) * (2 * D) + ((n ^ g) << 4) + 4 * t,
+                store_pair(tile + (row + 16 * m + 8 * h + g) * ROW_BYTES<D> + ((n ^ g) << 4) + 4 * t,
                            pack_bf16(c[m][n][2 * h] * factor[m][h], c[m][n][2 * h + 1] * factor[m][h]));
     __syncwarp();
-    const int PIECES = D / 8;
+    const int PIECES = ROW_PIECES<D>;
 #pragma unroll
     for (int i = 0; i < 16 * M; i += WARP / PIECES) {
         int r = i + lane / PIECES, p = lane % PIECES;
-        if (first + r < end) copy_out(out + (long long)(first + r) * ld + 8 * p, tile + (row + r) * (2 * D) + ((p ^ (r & 7)) << 4));
+        if (p < D / 8 && first + r < end) copy_out(out + (long long)(first + r) * ld + 8 * p, tile + (row + r) * ROW_BYTES<D> + ((p ^ (r & 7)) << 4));
     }
 }
 
