@@ -3,6 +3,7 @@
 package driver_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -122,6 +123,50 @@ func TestCopies(t *testing.T) {
 		if string(got) != string(want[:n]) {
 			t.Errorf("%d bytes: not what was uploaded", n)
 		}
+	}
+}
+
+// Memory of the host that is pinned is copied from and to as it lies, in parts that are there when it is said so.
+func TestPinned(t *testing.T) {
+	d := open(t)
+	const n = 20<<20 + 13
+	host, want := make([]byte, n), make([]byte, n)
+	for i := range want {
+		want[i] = byte(i*i>>8 + i)
+	}
+	p := alloc(t, d, n)
+	for _, pinned := range []bool{true, true, false} { // the second time it is already
+		if pinned {
+			check(t, d.Pin(host))
+		} else {
+			check(t, d.Unpin(host))
+		}
+		copy(host, want)
+		check(t, d.Upload(p, host))
+		clear(host) // the copy has been made
+		last := 0
+		check(t, d.Fetch(host, p, func(at int) {
+			if at <= last || !bytes.Equal(host[last:at], want[last:at]) {
+				t.Errorf("pinned %t: %d bytes are not there when it is said so, after %d", pinned, at, last)
+			}
+			last = at
+		}))
+		if last != n {
+			t.Errorf("pinned %t: %d bytes of %d have arrived", pinned, last, n)
+		}
+		clear(host)
+		check(t, d.Download(host[5:9<<20], p+5)) // a part of what is pinned
+		if !bytes.Equal(host[5:9<<20], want[5:9<<20]) || host[4] != 0 || host[9<<20] != 0 {
+			t.Errorf("pinned %t: a part is not what was uploaded", pinned)
+		}
+	}
+	check(t, d.Pin(host[:1<<20])) // is given back when the device is
+	check(t, d.Unpin(want))       // which was never pinned
+	check(t, d.Pin(nil))
+	check(t, d.Fetch(nil, p, nil))
+	other := open(t)
+	if err := other.Pin(host[:1<<20]); err == nil {
+		t.Error("the driver pins memory twice: is it the stand-in's?")
 	}
 }
 

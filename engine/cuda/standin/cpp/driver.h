@@ -16,7 +16,7 @@ typedef unsigned long long CUdeviceptr;
 typedef std::function<void()> Work;
 
 enum : CUresult {
-    success = 0, invalid_value = 1, out_of_memory = 2, not_initialized = 3, invalid_device = 101, invalid_image = 200, invalid_context = 201, invalid_ptx = 218,
+    success = 0, invalid_value = 1, out_of_memory = 2, not_initialized = 3, invalid_device = 101, invalid_image = 200, invalid_context = 201, invalid_ptx = 218, already_registered = 712, not_registered = 713,
     invalid_handle = 400, not_found = 500, not_ready = 600, launch_failed = 719, capture_unsupported = 900, capture_invalidated = 901,
 };
 

@@ -116,8 +116,24 @@ API cuMemHostAlloc(void** p, size_t bytes, unsigned) {
 }
 API cuMemAllocHost_v2(void** p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
 API cuMemFreeHost(void* p) { return free(p), success; }
-API cuMemHostRegister_v2(void*, size_t, unsigned) { return success; }
-API cuMemHostUnregister(void*) { return success; }
+
+static std::map<uintptr_t, size_t>& registered() {
+    static std::map<uintptr_t, size_t> r;
+    return r;
+}
+API cuMemHostRegister_v2(void* p, size_t bytes, unsigned) {
+    LOCKED;
+    TRY(waits());
+    if (!p || bytes == 0) return invalid_value;
+    for (auto& [at, n] : registered())
+        if ((uintptr_t)p < at + n && at < (uintptr_t)p + bytes) return already_registered;
+    return registered()[(uintptr_t)p] = bytes, success;
+}
+API cuMemHostUnregister(void* p) {
+    LOCKED;
+    TRY(waits());
+    return registered().erase((uintptr_t)p) ? success : not_registered;
+}
 
 API cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t n, CUstream_st* s) {
     LOCKED;
