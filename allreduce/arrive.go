@@ -1,5 +1,13 @@
 package allreduce
 
+import (
+	"cmp"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+)
+
 // tide is how much of a gradient is there, when it comes from elsewhere part by part.
 type tide struct {
 	size  int // of a part, in values
@@ -57,18 +65,30 @@ func (r *reduction) awaitSegment(c, seg int) error {
 	return r.await(lo, hi)
 }
 
-// alone is the reduction of one member: each part is rounded when it is there.
+// alonePart is how many values one member's reduction rounds at a time, if they do not come in parts anyway.
+const alonePart = 1 << 20
+
+// alone is the reduction of one member: each part is rounded when it is there, by whichever processor is free.
 func (r *reduction) alone() error {
-	step := r.params
+	size := alonePart
 	if r.tide != nil {
-		step = r.tide.size
+		size = r.tide.size
 	}
-	for lo := 0; lo < r.params; lo += step {
-		hi := min(lo+step, r.params)
-		if err := r.await(lo, hi); err != nil {
-			return err
+	parts := ceilDiv(r.params, size)
+	var next atomic.Int64
+	round := func() error {
+		for p := int(next.Add(1)) - 1; p < parts; p = int(next.Add(1)) - 1 {
+			lo, hi := p*size, min((p+1)*size, r.params)
+			if err := r.await(lo, hi); err != nil {
+				return err
+			}
+			r.round(r.in, lo, hi)
 		}
-		r.round(r.in, lo, hi)
+		return nil
 	}
-	return nil
+	var others errgroup.Group
+	for range min(runtime.GOMAXPROCS(0), parts) - 1 {
+		others.Go(round)
+	}
+	return cmp.Or(round(), others.Wait())
 }

@@ -91,6 +91,10 @@ func (m *meter) Launch(name string, g device.Grid, list ...any) error {
 		bytes = 4 * n(3) * n(4)
 	case "scatter_rows":
 		bytes = 4 * n(4) * n(5)
+	case "to_fixed":
+		bytes = 20 * n(5)
+	case "check_range":
+		bytes = 4 * n(5)
 	case "copy_matrix":
 		bytes = 4 * n(4) * n(5)
 	case "rmsnorm_forward":
@@ -168,9 +172,11 @@ func metered(t *testing.T, sequences int, as *llama.FourBit) (seconds float64, m
 	m = &meter{sim: newSim(0), seconds: map[string]float64{}}
 	sh := shape{s.rows, s.labelled, partsBucket(sequences * kernels.FlashParts([]int32{0, length})), whole}
 	p := &pass{ops: &ops{dev: m}, n: n, r: &r, b: &b, in: sh.inputs(alignment), shape: sh, train: true}
+	p.toFixed(&r, rounding{}, p.in.skip, n.trainable())
 	p.forward()
 	p.head(s.chunk(n))
 	p.backward(0)
+	p.checkRange(rounding{})
 	if err := p.take(); err != nil {
 		t.Fatal(err)
 	}

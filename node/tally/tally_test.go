@@ -204,6 +204,7 @@ type plain struct {
 	held    int64
 	err     error
 	drained int
+	quick   bool
 }
 
 func (p *plain) Params() []float32  { return p.params }
@@ -218,7 +219,14 @@ func (p *plain) Hold(_ engine.Batch, _ float32, key engine.Key) (float64, error)
 }
 
 func (p *plain) Drain(dst []int64, arrived func(int)) error {
-	p.drained++
+	if p.drained++; p.quick {
+		for at := 0; at < len(dst); at += 1 << 20 {
+			end := min(at+1<<20, len(dst))
+			copy(dst[at:end], p.sum[at:])
+			arrived(end)
+		}
+		return nil
+	}
 	for at, n := 0, len(dst)/5; at < len(dst); at += n {
 		time.Sleep(time.Millisecond)
 		n = min(n, len(dst)-at)

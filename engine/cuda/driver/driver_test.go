@@ -160,8 +160,12 @@ func TestPinned(t *testing.T) {
 			t.Errorf("pinned %t: a part is not what was uploaded", pinned)
 		}
 	}
-	check(t, d.Pin(host[:1<<20])) // is given back when the device is
-	check(t, d.Unpin(want))       // which was never pinned
+	brief, err := driver.Open(config(t), 0)
+	check(t, err)
+	check(t, brief.Pin(host[:1<<20])) // is given back when the device is
+	check(t, brief.Close())
+	check(t, d.Pin(host[:1<<20]))
+	check(t, d.Unpin(want)) // which was never pinned
 	check(t, d.Pin(nil))
 	check(t, d.Fetch(nil, p, nil))
 	other := open(t)
