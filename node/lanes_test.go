@@ -203,6 +203,17 @@ func total(t *testing.T, sum *tally.Tally) float32 {
 	return out.Grad[0]
 }
 
+// A node's only GPU that fails has the node drop out too: others may go on.
+func TestOnlyGPUFails(t *testing.T) {
+	broken := &adding{counting: &counting{params: make([]float32, 3), table: &table{}, broken: errors.New("illegal address")}}
+	w := short(nil, math.MaxInt64)
+	w.trainer = broken
+	var unfit *unfitError
+	if _, err := w.gradient(task{}); !errors.As(err, &unfit) || !errors.Is(err, broken.broken) {
+		t.Errorf("%v", err)
+	}
+}
+
 // With three engines three micro-batches are computed at once: none of them ends before.
 func TestLanesWorkAtOnce(t *testing.T) {
 	l, _, table := crew(3)

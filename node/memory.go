@@ -93,7 +93,11 @@ func (w *worker) gradient(t task) (g tally.Gradient, err error) {
 	for {
 		err := w.fits(t.batch)
 		if err == nil {
-			if g, err = t.compute(w.trainer, w.grad); !errors.Is(err, engine.ErrOutOfMemory) {
+			g, err = t.compute(w.trainer, w.grad)
+			if err != nil && g.Held != nil && !errors.Is(err, engine.ErrOutOfMemory) {
+				return g, &unfitError{err} // this node's GPU has failed
+			}
+			if !errors.Is(err, engine.ErrOutOfMemory) {
 				return g, err
 			}
 		}

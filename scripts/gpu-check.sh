@@ -18,7 +18,7 @@ case "${1:-}" in build | run | stand-in) mode=$1 && shift ;; esac
 build() {
 	mkdir -p "$1" && cd "$root" && scripts/go-cuda build -o "$1/lorad" ./cmd/lorad || return 1
 	local p
-	for p in engine/cuda engine/cuda/kernels node/recipe; do
+	for p in engine/cuda engine/cuda/kernels node/recipe node/tally; do
 		scripts/go-cuda test -c -o "$1/${p//\//-}.test" "./$p" || return 1
 		mkdir -p "$1/src/$p" && { [ ! -d "$p/testdata" ] || cp -r "$p/testdata" "$1/src/$p/"; }
 	done
@@ -59,6 +59,7 @@ command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,m
 show=12 step doctor 30 "$dir/lorad" doctor
 step kernels 40 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
 show=12 step steps 40 bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
+step sums 30 bash -c 'test_in node/tally -test.run GPUs -test.v "$@"' - "${gpu[@]}"
 step peft-losses 30 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfCPUAndGPU" -test.v "$@"' - "${gpu[@]}"
 if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 90 "$dir/lorad" bench --gpu all --quick; fi
 show=60 step tune 45 env XDG_CACHE_HOME="$out/cache" "$dir/lorad" bench --gpu "$(if [ "$mode" = stand-in ]; then echo bf16/2x64; else echo bf16/16x512; fi)" --quick --tune "${tiny[@]}"
