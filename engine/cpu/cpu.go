@@ -1,5 +1,5 @@
 // Package cpu is kernel.Ops in float32 for the processors that lorad runs on: Go assembly for amd64 with AVX-512 or with AVX2 and
-// FMA, for arm64 with NEON (matrix products only), and plain Go elsewhere.
+// FMA, for arm64 with NEON, and plain Go elsewhere.
 //
 // Matrix products are tiles of registers under one driver (gemm.go): a tile multiplies a few rows of A, read in place through two
 // strides, with a narrow panel of B, packed so that one vector load follows the other. Transposes are only a matter of strides and

@@ -12,7 +12,7 @@ func supported(l Level) bool { return l == Go || l == NEON }
 func kernelsOf(l Level) kernels {
 	if l == NEON {
 		t := tile{rows: 8, cols: 8, run: tile8x8}
-		return kernels{wide: t, narrow: t, transpose: transposer{4, transposeNEON}}
+		return kernels{simd: eight, wide: t, narrow: t, transpose: transposer{4, transposeNEON}}
 	}
 	return kernelsGo()
 }
