@@ -19,6 +19,12 @@
 // everything: a result is valid only if each micro-batch was counted exactly once ([CoverageError] otherwise),
 // and a NaN, an infinity or an overflow in a micro-batch is a flag that every member sees ([Sum].Bad).
 //
+// # Sums that are elsewhere
+//
+// A GPU rounds and adds gradients itself, by the same rules: [Accum.AddBy] keeps the books of its micro-batches, and [Accum.Arrive] lets its sum in, part by
+// part, while Reduce is at work. Reduce waits for a part before it reads from it; nothing else about a reduction changes, and an aborted one leaves
+// the sum in the accumulator, as it would have been with Add.
+//
 // # The ways of a vector
 //
 // The vector is cut into blocks of 256 values, chunks of whole blocks (one per member) and segments of at most 127

@@ -17,7 +17,8 @@
 //   - Linear layers with one input are one product: q, k and v; gate and up. Adapters are in it too, by a longer inner dimension (projection.go); what is
 //     left beside it are the narrow products with lora_A or lora_B alone, one for all of a group. With dropout each adapter has an input of its own, and its way
 //     back is a product of its own. In NF4 a group's weight is unpacked into one scratch before each use, and the adapters copied beside it.
-//   - Gradients of the adapters are written where the flat vector has them. Frozen weights get none, and the backward pass ends at
+//   - Gradients of the adapters are written where the flat vector has them, and stay there. A step's are added up in int64 (sum.go), by the rules of
+//     those who reduce them over the members; the sum comes to the host once, in parts. Frozen weights get none, and the backward pass ends at
 //     the lowest adapter.
 //   - Whatever differs between micro-batches lies in device memory (inputs.go), and numbers of rows are rounded to few: so a pass is recorded once per shape
 //     and is one launch from then on (graphs.go). Rows that rounding adds are a sequence of their own without labels.
