@@ -29,8 +29,12 @@ import (
 	"lorad/allreduce"
 )
 
-// bufSize of each direction. Larger payloads pass by the buffer; with TLS it saves small records.
-const bufSize = 64 << 10
+// Sizes of the buffers. What is larger passes by them, so they are as small as will do: a header is read with what follows it, and
+// sent with as much of its payload as makes a full record of TLS.
+const (
+	readSize  = 4 << 10
+	writeSize = 16 << 10
+)
 
 // Link is an allreduce.Link over a stream.
 type Link struct {
@@ -47,7 +51,7 @@ var _ allreduce.Link = (*Link)(nil)
 // NewLink takes over an established connection.
 func NewLink(conn net.Conn) *Link {
 	in := &patient{conn: conn}
-	return &Link{conn: conn, in: in, r: bufio.NewReaderSize(in, bufSize), w: bufio.NewWriterSize(conn, bufSize)}
+	return &Link{conn: conn, in: in, r: bufio.NewReaderSize(in, readSize), w: bufio.NewWriterSize(conn, writeSize)}
 }
 
 // WriteFrame implements allreduce.Link.
