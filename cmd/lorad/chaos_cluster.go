@@ -44,13 +44,12 @@ type experiment struct {
 	away    sync.WaitGroup // nodes that are to come back
 	work    sync.WaitGroup
 
-	mu       sync.Mutex
-	down     map[*localNode]bool
-	deaths   []string
-	minority int                   // steps that nodes which were cut off called committed
-	torn     map[*localNode]uint64 // the newest checkpoint that a fault has damaged
-	unsaved  int                   // checkpoints that were acknowledged and could not be restored
-	files    []io.Closer
+	mu      sync.Mutex
+	down    map[*localNode]bool
+	deaths  []string
+	torn    map[*localNode]uint64 // the newest checkpoint that a fault has damaged
+	unsaved int                   // checkpoints that were acknowledged and could not be restored
+	files   []io.Closer
 }
 
 // startExperiment starts n nodes that keep their ports and write their logs to dir, on a network that can be cut if any
@@ -266,7 +265,7 @@ func (e *experiment) finish(seen *chaos.Seen, res *chaosResult, reference *proto
 	if err != nil {
 		seen.Failure = joinText(seen.Failure, "the home node does not answer: "+message(err))
 	} else {
-		seen.LostSteps = e.watch.lost(run.Ledger)
+		seen.LostSteps, seen.MinorityCommits = e.watch.lost(run.Ledger), e.watch.aside(run.Ledger)
 		seen.DivergedSteps = differing(reference.Ledger, run.Ledger)
 		seen.Missing, seen.Doubled, seen.AuditFindings = audit.Missing, audit.Duplicated, audit.Findings
 		res.Generations = run.GetLease().GetGeneration()
@@ -277,7 +276,7 @@ func (e *experiment) finish(seen *chaos.Seen, res *chaosResult, reference *proto
 	seen.State, seen.CleanState = lastState(run), lastState(reference)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	seen.MinorityCommits, seen.LostSaved = e.minority, e.unsaved
+	seen.LostSaved = e.unsaved
 	seen.Deaths = append([]string(nil), e.deaths...)
 }
 

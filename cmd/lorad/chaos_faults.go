@@ -10,9 +10,6 @@ import (
 	"lorad/internal/chaos"
 )
 
-// settling is how long after a cut what was under way may still take effect on the cut-off side: it had arrived.
-const settling = time.Second
-
 // inject lets one fault happen and waits for the next committed step.
 func (e *experiment) inject(f chaos.Fault) faultView {
 	if f.Kind.Cuts() {
@@ -99,6 +96,7 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode, over <-chan struct
 	e.mu.Unlock()
 	if f.Kind.Cuts() {
 		e.network.Cut(strings.Split(nodeNames(victims), ", "))
+		e.watch.parted(victims, true)
 		e.away.Go(func() { e.heal(f, victims, over) })
 		return
 	}
@@ -114,36 +112,19 @@ func (e *experiment) hit(f chaos.Fault, victims []*localNode, over <-chan struct
 	}
 }
 
-// heal ends a cut. Nobody on the side of the minority may have called a step committed meanwhile.
+// heal ends a cut.
 func (e *experiment) heal(f chaos.Fault, cut []*localNode, over <-chan struct{}) {
 	began := time.Now()
-	before := e.settled(cut, f.Down)
 	if e.inTurn {
 		<-over
 	}
 	e.pause(f.Down - time.Since(began))
-	after := e.watch.knownTo(cut)
+	e.watch.parted(cut, false)
 	e.network.Heal()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.minority += int(after - before)
 	for _, n := range cut {
 		delete(e.down, n)
-	}
-}
-
-// settled waits until the nodes call no more steps committed, and says how many they do. On a busy machine it takes its time until a node has told
-// all that had arrived before the cut; one that goes on committing is never done, and is found out by what it has done at the end.
-func (e *experiment) settled(nodes []*localNode, atMost time.Duration) uint64 {
-	began := time.Now()
-	e.pause(settling)
-	for known := e.watch.knownTo(nodes); ; {
-		e.pause(settling / 2)
-		now := e.watch.knownTo(nodes)
-		if now == known || time.Since(began) > atMost-settling || e.ctx.Err() != nil {
-			return known
-		}
-		known = now
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lorad/internal/chaos"
+	"lorad/proto"
 )
 
 func chaosOn(t *testing.T, c chaosCmd, j tiny) (chaosResult, error) {
@@ -138,5 +139,25 @@ func TestSeries(t *testing.T) {
 		if c.Series == "partition" && r.CleanSeconds > 2 {
 			t.Errorf("the undisturbed run took %.1f s: it was to be kept", r.CleanSeconds)
 		}
+	}
+}
+
+// What a node on the small side of a cut calls committed is held against the ledger that is left in the end.
+func TestMinorityCommits(t *testing.T) {
+	w := newWatch()
+	a := &localNode{name: "a"}
+	event := func(step, generation uint64) *proto.FollowEvent {
+		return &proto.FollowEvent{Run: &proto.Run{Step: step}, Steps: []*proto.StepRecord{{Step: step, Generation: generation}}}
+	}
+	eyes{w, "a"}.show(event(1, 1))
+	w.parted([]*localNode{a}, true)
+	eyes{w, "a"}.show(event(2, 1)) // it had arrived
+	eyes{w, "a"}.show(event(3, 1))
+	eyes{w, "b"}.show(event(3, 2))
+	w.parted([]*localNode{a}, false)
+	eyes{w, "a"}.show(event(4, 2))
+	ledger := []*proto.StepRecord{{Step: 1, Generation: 1}, {Step: 2, Generation: 1}, {Step: 3, Generation: 2}}
+	if got := w.aside(ledger); got != 1 {
+		t.Errorf("%d steps of a minority, want step 3 of generation 1", got)
 	}
 }

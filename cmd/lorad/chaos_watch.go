@@ -15,11 +15,13 @@ import (
 type watch struct {
 	mu      sync.Mutex
 	seen    progressSeen
-	digests map[uint64]uint64 // by step, as first seen
-	names   map[string]string // node id to name
-	odd     int               // steps that were seen again with another digest
-	known   map[string]uint64 // by name: the last step that the node called committed
-	samples []chaos.Sample    // tokens committed, as they were first seen
+	digests map[uint64]uint64  // by step, as first seen
+	names   map[string]string  // node id to name
+	odd     int                // steps that were seen again with another digest
+	known   map[string]uint64  // by name: the last step that the node called committed
+	cut     map[string]bool    // by name: nodes that are cut off
+	apart   map[[2]uint64]bool // by step and generation: what nodes called committed while they were cut off
+	samples []chaos.Sample     // tokens committed, as they were first seen
 	changed chan struct{}
 }
 
@@ -43,7 +45,7 @@ const (
 )
 
 func newWatch() *watch {
-	return &watch{digests: map[uint64]uint64{}, changed: make(chan struct{}), names: map[string]string{}, known: map[string]uint64{}}
+	return &watch{digests: map[uint64]uint64{}, changed: make(chan struct{}), names: map[string]string{}, known: map[string]uint64{}, cut: map[string]bool{}, apart: map[[2]uint64]bool{}}
 }
 
 // follow watches the run on one node until ctx ends.
@@ -79,19 +81,39 @@ type eyes struct {
 func (e eyes) show(ev *proto.FollowEvent) {
 	e.mu.Lock()
 	e.known[e.node] = ev.Run.Step
+	if e.cut[e.node] {
+		for _, s := range ev.Steps {
+			e.apart[[2]uint64{s.Step, s.Generation}] = true
+		}
+	}
 	e.mu.Unlock()
 	e.watch.show(ev)
 }
 
-// knownTo is how many steps all of the nodes together have called committed.
-func (w *watch) knownTo(nodes []*localNode) uint64 {
+// parted notes that nodes are cut off, or are no more.
+func (w *watch) parted(nodes []*localNode, cut bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var sum uint64
 	for _, n := range nodes {
-		sum += w.known[n.name]
+		w.cut[n.name] = cut
 	}
-	return sum
+}
+
+// aside counts the steps that nodes called committed while they were cut off and that are not in the ledger. A step that was lost and is
+// done again is of another generation.
+func (w *watch) aside(ledger []*proto.StepRecord) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	in := map[[2]uint64]bool{}
+	for _, s := range ledger {
+		in[[2]uint64{s.Step, s.Generation}] = true
+	}
+	for s := range w.apart {
+		if !in[s] {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *watch) learn(names map[string]string) {

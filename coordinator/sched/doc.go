@@ -8,8 +8,9 @@
 //
 //   - One run works at a time, the oldest first: two models at once would only make each other slow. A run that has
 //     all its steps and waits for its home node to come back blocks nobody.
-//   - A first lease needs the home node, which has the inputs. Later ones need it or somebody who worked on the run:
-//     a run outlives its home.
+//   - A first lease needs the home node, which has the inputs. Later ones need it or somebody who worked on the run last:
+//     a run outlives its home. When all of these have been away for 10 s, nodes that are ready to join go on with the state
+//     they have: steps that were committed are computed again then, to the same bits.
 //   - Members are the live nodes that run the same version as the rest (other code may give other bits), in ring
 //     order: first those who stay, in their order, then the new ones by id; at the very start the home node first.
 //   - A member that died, or a member that gave the generation up, costs one new generation. Generations that keep

@@ -15,6 +15,7 @@ const (
 	joinAfter    = 2_000  // a node that has been alive this long may join a run
 	joinPause    = 5_000  // and no sooner than this after the last new generation
 	joinWorth    = 5_000  // and only if at least this much work is left
+	abandonAfter = 10_000 // whoever has a run's newest state may be away this long before others go on with an older one
 	shunFor      = 30_000 // a suspect of fruitless generations is left out this long
 	shunAfter    = 3      // fruitless generations in a row
 	backoffFirst = 200    // before the generation after the second fruitless one; doubles
@@ -347,7 +348,16 @@ func (p planner) providers() []string {
 func (p planner) provided(members []string) bool {
 	has := p.providers()
 	gives := func(id string) bool { return slices.Contains(members, id) || p.alive(id) && p.drains(id) }
-	return len(members) > 0 && slices.ContainsFunc(has, gives)
+	return len(members) > 0 && slices.ContainsFunc(has, gives) || p.abandoned() && slices.ContainsFunc(members, p.ready)
+}
+
+// abandoned reports whether all who are known to have the run's newest state have been away for a while. Nodes that are ready to join have the
+// inputs and, if they were members before, a state that is not much older; what is missing they compute again, to the same bits.
+func (p planner) abandoned() bool {
+	return !p.finishing() && !slices.ContainsFunc(p.providers(), func(id string) bool {
+		l, known := p.live[id]
+		return p.node(id) != nil && (!known || l.Alive || p.now-l.Since < abandonAfter)
+	})
 }
 
 // order puts members in ring order: those of the last lease as they were, then the home node, then the rest by id.
