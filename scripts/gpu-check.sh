@@ -58,7 +58,7 @@ date -u +'%Y-%m-%d %H:%M UTC' | tee "$out/when"
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,temperature.gpu --format=csv | tee "$out/nvidia-smi"
 show=12 step doctor 30 "$dir/lorad" doctor
 step kernels 40 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
-show=12 step steps 40 bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
+show=12 step steps "$(if [ "$mode" = stand-in ]; then echo 90; else echo 40; fi)" bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
 step sums 30 bash -c 'test_in node/tally -test.run GPUs -test.v "$@"' - "${gpu[@]}"
 step peft-losses 30 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfCPUAndGPU" -test.v "$@"' - "${gpu[@]}"
 if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 90 "$dir/lorad" bench --gpu all --quick; fi

@@ -20,7 +20,14 @@ type gpuBench struct {
 	Ceiling bench.Ceiling `json:"ceiling"`
 	Steps   []gpuStep     `json:"steps"`
 
+	Generation []gpuGeneration `json:"generation,omitempty"`
+
 	Tuned []device.Tuned `json:"tuned,omitempty"` // what --tune found
+}
+
+type gpuGeneration struct {
+	DType string `json:"dtype"` // of the base
+	bench.Decoding
 }
 
 type gpuStep struct {
@@ -57,6 +64,11 @@ func (b benchCmd) onGPU(a *app) error {
 		return err
 	}
 	res.Tuned = tuned
+	if b.GPU == "all" && !b.Quick {
+		if res.Generation, err = b.generateOnGPU(); err != nil {
+			return err
+		}
+	}
 	return a.print(res, func(w io.Writer) { res.table(w) })
 }
 
@@ -183,6 +195,36 @@ func (b benchCmd) gpuCase(c bench.GPUCase, top bench.Ceiling) (gpuStep, error) {
 	return gpuSummary(c, all[warm:], t.Plan(), top), nil
 }
 
+// generateOnGPU measures the continuation of prompts.
+func (b benchCmd) generateOnGPU() (all []gpuGeneration, err error) {
+	for _, dtype := range []string{"bf16", "nf4"} {
+		fmt.Fprintf(os.Stderr, "measuring generation in %s\n", dtype)
+		g := gpuGeneration{DType: dtype}
+		if g.Decoding, err = b.decodeOnGPU(dtype); err != nil {
+			return nil, err
+		}
+		all = append(all, g)
+	}
+	return all, nil
+}
+
+func (b benchCmd) decodeOnGPU(dtype string) (bench.Decoding, error) {
+	dev, err := openGPU()
+	if err != nil {
+		return bench.Decoding{}, err
+	}
+	d, t, err := bench.NewGPUDecoder(dtype, bench.GPUConfig(b.Tiny), dev, b.Tiny)
+	if err != nil {
+		dev.Close()
+		return bench.Decoding{}, err
+	}
+	defer t.Close()
+	if _, err := d.Decode(); err != nil { // the first takes memory and records
+		return bench.Decoding{}, err
+	}
+	return d.Decode()
+}
+
 func gpuSummary(c bench.GPUCase, all []bench.Sample, p cuda.Plan, top bench.Ceiling) gpuStep {
 	of := func(f func(bench.Sample) float64, share float64) float64 {
 		var x []float64
@@ -204,10 +246,17 @@ func (r gpuBench) table(w io.Writer) {
 	fmt.Fprintf(w, "%s, driver %s, %s: products %.0f TFLOP/s, copies %.0f GB/s\n\n", r.Device.Name, r.Device.Driver, r.Device.BLAS, r.Ceiling.TFLOPS, r.Ceiling.Bandwidth)
 	r.tunedTable(w)
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', tabwriter.AlignRight)
+	defer r.generationTable(w)
 	defer t.Flush()
 	fmt.Fprintln(t, "step\tms\tp10\tp90\tgradient ms\ttokens/s\tof products\tmemory planned\t")
 	for _, s := range r.Steps {
 		fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f%%\t%.2f GB\t\n", s.GPUCase, s.Millis[0], s.Millis[1], s.Millis[2], s.GradientMS, s.TokensPerS, 100*s.OfCeiling, float64(s.Memory.Peak)/1e9)
+	}
+}
+
+func (r gpuBench) generationTable(w io.Writer) {
+	for _, g := range r.Generation {
+		fmt.Fprintf(w, "\ngeneration in %s: %.0f tokens/s alone, %.0f of 16 sequences together; prompts %.0f tokens/s\n", g.DType, g.TokensPerS, g.Together, g.PrefillTokensPerS)
 	}
 }
 

@@ -20,8 +20,8 @@ func prompts(vocab int, lengths ...int) (all [][]int32) {
 	return all
 }
 
-// TestGenerate holds continuations to those of the CPU engine, and to themselves: alone, in company, and with fewer slots than prompts.
-func TestGenerate(t *testing.T) {
+// TestGenerateOnGPU holds continuations to those of the CPU engine, and to themselves: alone, in company, and with fewer slots than prompts.
+func TestGenerateOnGPU(t *testing.T) {
 	window := tiny()
 	window.NumLayers, window.Window, window.Sliding = 2, 12, []bool{true, false}
 	gputest.Each(t, func(t *testing.T, open gputest.Opener) {

@@ -97,6 +97,10 @@ func (m *meter) Launch(name string, g device.Grid, list ...any) error {
 		bytes = 4 * n(5)
 	case "copy_matrix":
 		bytes = 4 * n(4) * n(5)
+	case "cache_rows":
+		bytes = 4 * n(4) * n(5)
+	case "argmax":
+		bytes = 4 * n(2) * n(3)
 	case "rmsnorm_forward":
 		bytes = 2 * n(6) * n(7) * (2 + is(1) + is(3))
 	case "rmsnorm_backward":
@@ -207,6 +211,38 @@ func TestLimitsOfTime(t *testing.T) {
 		t.Errorf("NF4 has %.3f of the speed of bf16", nf4/large)
 	}
 	share(4, &llama.FourBit{Nested: true})
+}
+
+// TestTimeOfDecoding holds a token of 32 sequences, and of one, to what reading the weights takes, in the same model.
+func TestTimeOfDecoding(t *testing.T) {
+	n := tinyLlamaLoRA(t, nil)
+	n.lowest = stages * n.NumLayers
+	const capacity, seen = 768, 512
+	s := size{rows: 64, labelled: 64, longest: capacity}
+	r, k := n.carve(&carver{base: alignment}), n.carveCache(&carver{base: alignment}, together, capacity)
+	b, _ := n.carvePass(&carver{base: alignment}, s, 0)
+	m := &meter{sim: newSim(0), seconds: map[string]float64{}}
+	sh := shape{together, together, partsBucket(0), next}
+	p := &pass{ops: &ops{dev: m}, n: n, r: &r, b: &b, in: sh.inputs(alignment), shape: sh, cache: &k}
+	p.forward()
+	p.logits(p.kept(n.NumLayers-1), p.in.index, 0, together)
+	p.argmax(b.logits, k.best, together, n.VocabSize)
+	if err := p.take(); err != nil {
+		t.Fatal(err)
+	}
+	var alone float64
+	for _, what := range sorted(m.seconds) {
+		t.Logf("    %-22s %6.3f ms", what, 1000*m.seconds[what])
+		alone += m.seconds[what]
+	}
+	cache := float64(seen*4*n.kv*n.NumLayers) / h200Memory // of one sequence
+	all := alone + together*cache
+	alone += cache
+	weights := float64(n.planned(s, 0).Weights-2*int64(n.VocabSize*n.HiddenSize)) / h200Memory
+	t.Logf("%.2f ms alone, %.0f tokens/s; %.2f ms for %d, %.0f tokens/s; weights %.2f ms; %d launches", 1000*alone, 1/alone, 1000*all, together, together/all, 1000*weights, m.launches)
+	if all > 4*weights {
+		t.Errorf("a token takes %.1f times as long as to read the weights", all/weights)
+	}
 }
 
 func sorted(m map[string]float64) (keys []string) {

@@ -6,11 +6,14 @@ import (
 
 	"lorad/engine"
 	"lorad/engine/cpu"
+	"lorad/engine/cuda"
+	"lorad/engine/cuda/device"
 	"lorad/engine/estimate"
 	"lorad/engine/llama"
+	"lorad/model"
 )
 
-// Decoding is how fast a model, without an adapter, continues a prompt.
+// Decoding is how fast a model continues a prompt; on a processor without an adapter.
 type Decoding struct {
 	PrefillTokensPerS float64 `json:"prefill_tokens_per_s"`
 	TokensPerS        float64 `json:"tokens_per_s"`    // one sequence, token by token
@@ -20,8 +23,10 @@ type Decoding struct {
 
 // Decoder continues prompts.
 type Decoder struct {
-	model *llama.Model[float32]
-	bytes float64
+	model       engine.Trainer
+	vocab       int
+	bytes       float64
+	prompt, new int // tokens
 }
 
 const (
@@ -49,7 +54,23 @@ func NewDecoder(c Case, threads int) (*Decoder, error) {
 		return nil, err
 	}
 	table := 2 * float64(cfg.VocabSize*cfg.HiddenSize) // in 16 bits, as it is stored
-	return &Decoder{m, float64(m.BaseBytes()) - table}, nil
+	return &Decoder{m, cfg.VocabSize, float64(m.BaseBytes()) - table, promptTokens, newTokens}, nil
+}
+
+// NewGPUDecoder builds a model of a type, with an adapter, on a device that Close closes. Tiny is one to see that everything runs.
+func NewGPUDecoder(dtype string, cfg model.Config, dev device.Device, tiny bool) (*Decoder, *cuda.Trainer, error) {
+	t, err := cuda.NewFrozen(cfg, Random{cfg}, Case{DType: dtype, Adapter: "lora"}.adapter(), dev)
+	if err != nil {
+		return nil, nil, err
+	}
+	d := &Decoder{t, cfg.VocabSize, float64(t.Plan().Weights), promptTokens, newTokens}
+	if !cfg.TieEmbeddings {
+		d.bytes -= 2 * float64(cfg.VocabSize*cfg.HiddenSize)
+	}
+	if tiny {
+		d.prompt, d.new = 4, 1
+	}
+	return d, t, nil
 }
 
 // Decode generates, and takes the time of the prompt from that of everything.
@@ -58,7 +79,7 @@ func (d *Decoder) Decode() (Decoding, error) {
 	if err != nil {
 		return Decoding{}, err
 	}
-	all, err := d.generate(1, 1+newTokens)
+	all, err := d.generate(1, 1+d.new)
 	if err != nil {
 		return Decoding{}, err
 	}
@@ -66,19 +87,19 @@ func (d *Decoder) Decode() (Decoding, error) {
 	if err != nil {
 		return Decoding{}, err
 	}
-	allOf16, err := d.generate(16, 1+newTokens)
+	allOf16, err := d.generate(16, 1+d.new)
 	return Decoding{
-		PrefillTokensPerS: 16 * promptTokens / firstOf16.Seconds(), TokensPerS: newTokens / (all - first).Seconds(),
-		BytesPerToken: d.bytes, Together: 16 * newTokens / (allOf16 - firstOf16).Seconds(),
+		PrefillTokensPerS: float64(16*d.prompt) / firstOf16.Seconds(), TokensPerS: float64(d.new) / (all - first).Seconds(),
+		BytesPerToken: d.bytes, Together: float64(16*d.new) / (allOf16 - firstOf16).Seconds(),
 	}, err
 }
 
 func (d *Decoder) generate(prompts, tokens int) (time.Duration, error) {
 	var in [][]int32
 	for i := range prompts {
-		p := make([]int32, promptTokens)
+		p := make([]int32, d.prompt)
 		for j := range p {
-			p[j] = int32((i + j*7919) % d.model.Config().VocabSize)
+			p[j] = int32((i + j*7919) % d.vocab)
 		}
 		in = append(in, p)
 	}
