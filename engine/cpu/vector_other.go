@@ -39,13 +39,3 @@ func copy8(k int, dst, src *float32, ld int) { panic("cpu: no assembly") }
 func spread(n, w int, dst *float32, step int, src *float32) { panic("cpu: no assembly") }
 
 func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32) { panic("cpu: no assembly") }
-
-func exp16(n int, dst, src *float32, sub, scale, off float32, lanes *[8]float32) {
-	panic("cpu: no assembly")
-}
-
-func max16(n int, x *float32) float32 { panic("cpu: no assembly") }
-
-func swiglu16(n int, h, gate, up *float32) { panic("cpu: no assembly") }
-
-func swigluBackward16(n int, dgate, dup, dh, gate, up *float32) { panic("cpu: no assembly") }

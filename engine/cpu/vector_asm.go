@@ -1,3 +1,5 @@
+//go:build amd64 || arm64
+
 package cpu
 
 // See vector.go for what each computes.
@@ -49,15 +51,3 @@ func spread(n, w int, dst *float32, step int, src *float32)
 
 //go:noescape
 func dots8(n int, x, y *float32, ld int, lanes *[4][8]float32)
-
-// NEON has no more than eight lanes in two registers: nothing sets simd to sixteen.
-
-func exp16(n int, dst, src *float32, sub, scale, off float32, lanes *[8]float32) {
-	panic("cpu: no assembly")
-}
-
-func max16(n int, x *float32) float32 { panic("cpu: no assembly") }
-
-func swiglu16(n int, h, gate, up *float32) { panic("cpu: no assembly") }
-
-func swigluBackward16(n int, dgate, dup, dh, gate, up *float32) { panic("cpu: no assembly") }
