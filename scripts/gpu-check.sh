@@ -8,7 +8,7 @@
 #
 # Steps: driver and symbols; conformance of the kernels; whole training steps against the CPU engine, their bits against themselves, losses against
 # PEFT's recorded ones; the benchmark; tuning of products, and a case of the benchmark with that; the same steps by transformers + PEFT where PYTHON (default python3) has them
-# with CUDA. Each step has its time limit, 535 s for all, and the rest is done if one fails. OUT (default gpu-check-out) gets a log of each step and the numbers; docs/gpu.md says what to do with them.
+# with CUDA. Each step has its time limit, 530 s for all, and the rest is done if one fails. OUT (default gpu-check-out) gets a log of each step and the numbers; docs/gpu.md says what to do with them.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -48,7 +48,7 @@ out=$(mkdir -p "${1:-gpu-check-out}" && cd "${1:-gpu-check-out}" && pwd)
 export -f test_in
 export dir
 
-tiny=() gpu=(-gpu) cases=(--budget 230)
+tiny=() gpu=(-gpu) cases=(--budget 205)
 if [ "$mode" = stand-in ]; then
 	LD_LIBRARY_PATH=$(cd "$root" && go run ./scripts/standin) || exit 1
 	export LD_LIBRARY_PATH
@@ -56,7 +56,7 @@ if [ "$mode" = stand-in ]; then
 fi
 date -u +'%Y-%m-%d %H:%M UTC' | tee "$out/when"
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,temperature.gpu --format=csv | tee "$out/nvidia-smi"
-show=12 step doctor 30 "$dir/lorad" doctor
+show=12 step doctor 20 "$dir/lorad" doctor
 step kernels 40 bash -c 'test_in engine/cuda/kernels -test.v "$@"' - "${gpu[@]}"
 show=12 step steps "$(if [ "$mode" = stand-in ]; then echo 90; else echo 40; fi)" bash -c 'test_in engine/cuda -test.run OnGPU -test.v "$@"' - "${gpu[@]}"
 step sums 30 bash -c 'test_in node/tally -test.run GPUs -test.v "$@"' - "${gpu[@]}"
@@ -64,7 +64,7 @@ step peft-losses 30 bash -c 'test_in node/recipe -test.run "GPUCurve|ReplicasOfC
 if [ "$mode" = stand-in ]; then show=8 step bench 120 "$dir/lorad" bench --gpu bf16/2x64 --quick "${tiny[@]}"; else show=12 step bench 90 "$dir/lorad" bench --gpu all --quick; fi
 show=60 step tune 45 env XDG_CACHE_HOME="$out/cache" "$dir/lorad" bench --gpu "$(if [ "$mode" = stand-in ]; then echo bf16/2x64; else echo bf16/16x512; fi)" --quick --tune "${tiny[@]}"
 if "$python" -c 'import torch, peft, transformers' 2>/dev/null && { [ "$mode" = stand-in ] || "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }; then
-	show=40 step against-peft 260 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
+	show=40 step against-peft 235 "$python" "$dir/gpu_peer.py" "$dir/lorad" "${cases[@]}" "${tiny[@]}" -o "$out/against-peft.json"
 else
 	echo "----  against-peft: $python has no torch with CUDA, peft and transformers: not measured"
 fi
