@@ -3,6 +3,7 @@ package coordinator
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -31,6 +32,7 @@ func (r relay) Close() error { return r.Transport.(raft.WithClose).Close() }
 type electable struct {
 	relay
 	rpcs   chan raft.RPC
+	asked  atomic.Int64 // when another one last stood: unix nanoseconds
 	done   chan struct{}
 	closed sync.Once
 }
@@ -46,6 +48,9 @@ func (e *electable) pass() {
 	for {
 		select {
 		case r := <-e.relay.Consumer():
+			if _, ok := r.Command.(*raft.RequestVoteRequest); ok {
+				e.asked.Store(time.Now().UnixNano())
+			}
 			select {
 			case e.rpcs <- r:
 			case <-e.done:
@@ -124,7 +129,8 @@ func (c *Coordinator) doubt(leader string) {
 		if place < 0 || sleep(c.ctx, max(silent, 0)+time.Duration(place)*inLine) != nil {
 			return
 		}
-		if c.raft.State() == raft.Follower && c.raft.CurrentTerm() == term && time.Since(c.raft.LastContact()) >= unheard {
+		other := time.Since(time.Unix(0, c.elect.asked.Load())) < heartbeat // stands: its term may still be on its way to our disk
+		if !other && c.raft.State() == raft.Follower && c.raft.CurrentTerm() == term && time.Since(c.raft.LastContact()) >= unheard {
 			c.log.Info("stands for election: the leader does not answer", "leader", leader, "place", place)
 			c.elect.stand()
 		}

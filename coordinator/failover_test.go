@@ -84,6 +84,23 @@ func TestVotersAreAskedAgain(t *testing.T) {
 	})
 }
 
+// Whoever has just been asked for a vote knows of it before Raft has taken note on its disk.
+func TestAskedForAVote(t *testing.T) {
+	_, line := raft.NewInmemTransport("b")
+	addr, from := raft.NewInmemTransport("a")
+	from.Connect("b", line)
+	e := newElectable(line)
+	defer e.relay.Transport.(*raft.InmemTransport).Close()
+	defer close(e.done)
+	began := time.Now()
+	go from.RequestVote("b", "b", &raft.RequestVoteRequest{Candidate: []byte(addr)}, &raft.RequestVoteResponse{})
+	r := <-e.Consumer()
+	if asked := time.Unix(0, e.asked.Load()); asked.Before(began.Add(-time.Second)) {
+		t.Error("the election of another one was not noticed")
+	}
+	r.Respond(&raft.RequestVoteResponse{}, nil)
+}
+
 // handTo has next lead the others, all with the same log.
 func handTo(t *testing.T, next *box, others ...*box) {
 	t.Helper()
