@@ -93,7 +93,7 @@ func TestAskedForAVote(t *testing.T) {
 	defer e.relay.Transport.(*raft.InmemTransport).Close()
 	defer close(e.done)
 	began := time.Now()
-	go from.RequestVote("b", "b", &raft.RequestVoteRequest{Candidate: []byte(addr)}, &raft.RequestVoteResponse{})
+	go from.RequestVote("b", "b", &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{Addr: []byte(addr)}}, &raft.RequestVoteResponse{})
 	r := <-e.Consumer()
 	if asked := time.Unix(0, e.asked.Load()); asked.Before(began.Add(-time.Second)) {
 		t.Error("the election of another one was not noticed")

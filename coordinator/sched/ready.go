@@ -33,3 +33,25 @@ func (p planner) prepared(ids []string) []string {
 	}
 	return able
 }
+
+// providers lists the nodes that have the run's inputs: its home node and whoever worked on it last.
+func (p planner) providers() []string {
+	return p.order(append(slices.Clone(p.run.Lease.GetMembers()), p.run.HomeNode()))
+}
+
+// provided reports whether at least one of the members has the inputs, to work with and to hand to the others, or a
+// live node that drains: it still hands out what it has.
+func (p planner) provided(members []string) bool {
+	has := p.providers()
+	gives := func(id string) bool { return slices.Contains(members, id) || p.alive(id) && p.drains(id) }
+	return len(members) > 0 && slices.ContainsFunc(has, gives) || p.abandoned() && slices.ContainsFunc(members, p.ready)
+}
+
+// abandoned reports whether all who are known to have the run's newest state have been away for a while. Nodes that are ready to join have the
+// inputs and, if they were members before, a state that is not much older; what is missing they compute again, to the same bits.
+func (p planner) abandoned() bool {
+	return !p.finishing() && !slices.ContainsFunc(p.providers(), func(id string) bool {
+		l, known := p.live[id]
+		return p.node(id) != nil && (!known || l.Alive || p.now-l.Since < abandonAfter)
+	})
+}
