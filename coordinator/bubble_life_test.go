@@ -35,7 +35,13 @@ type life struct {
 	mu       sync.Mutex
 	accepted map[string]bool   // runs that somebody was told are submitted
 	reported map[string]uint64 // by run: the last step that a member was told is in the ledger
-	seen     map[string]uint64 // by node and run: steps that its replica has shown in this boot
+	seen     map[shown]uint64  // steps that a replica has shown
+}
+
+// shown is a run on a node in one of its boots. The pointer, not its digits: these may be another boot's when this one's memory is free.
+type shown struct {
+	boot *Coordinator
+	run  string
 }
 
 // digestOf is what every member that computes right finds.
@@ -69,7 +75,7 @@ func (l *life) member(c *cell) {
 
 // watch: what a replica has shown is never taken back, and is right.
 func (l *life) watch(k *Coordinator, r *proto.Run) {
-	key := fmt.Sprintf("%p %s", k, r.Spec.Run)
+	key := shown{k, r.Spec.Run}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.Step < l.seen[key] {
@@ -201,7 +207,7 @@ func pause(stop <-chan struct{}, d time.Duration) bool {
 func live(t *testing.T, seed uint64, hours float64) {
 	l := &life{
 		bubble: newBubble(t, 6), rng: rand.New(rand.NewPCG(seed, 1)), stop: make(chan struct{}), end: make(chan struct{}), count: map[string]int{},
-		accepted: map[string]bool{}, reported: map[string]uint64{}, seen: map[string]uint64{},
+		accepted: map[string]bool{}, reported: map[string]uint64{}, seen: map[shown]uint64{},
 	}
 	var members sync.WaitGroup
 	endPeople, endMembers := sync.OnceFunc(func() { close(l.stop); l.work.Wait() }), sync.OnceFunc(func() { close(l.end); members.Wait() })
