@@ -153,8 +153,11 @@ func (g *gossip) pinged(id string, answered bool) {
 	s := g.seen[id]
 	told := g.hearsay[id]
 	delete(g.hearsay, id)
-	if told && answered {
+	switch {
+	case told && answered:
 		g.vouched[id] = g.clock().Add(vouchedFor)
+	case !answered:
+		delete(g.vouched, id) // it has died since
 	}
 	if g.silent[id] == !answered || !s.alive {
 		return

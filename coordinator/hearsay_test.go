@@ -68,5 +68,11 @@ func TestVouchedForAMoment(t *testing.T) {
 		if g.alive("b") {
 			t.Error("its word counts for ever")
 		}
+		g.sight(&memberlist.Node{Name: "b", Meta: []byte("b:1 2")}, true)
+		g.sight(&memberlist.Node{Name: "b", Meta: []byte("b:1 2"), State: memberlist.StateDead}, false)
+		g.pinged("b", true)
+		if g.pinged("b", false); g.alive("b") {
+			t.Error("it answered, then it did not, and it is alive")
+		}
 	})
 }
