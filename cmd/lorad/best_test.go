@@ -186,7 +186,7 @@ func TestResumedOnFewerNodes(t *testing.T) {
 			}
 		}
 	}
-	stopped := stopOn(t, c, req, 45, verb("runs", "stop", "tiny"))
+	stopped := stopOn(t, c.nodes[1], req, atStep(45, verb("runs", "stop", "tiny")))
 	if stopped.Phase != proto.Phase_STOPPED || len(stopped.Lease.Members) < 2 || stopped.Step < 45 {
 		t.Fatalf("%v at step %d on %v", stopped.Phase, stopped.Step, stopped.Lease.Members)
 	}
@@ -198,10 +198,10 @@ func TestResumedOnFewerNodes(t *testing.T) {
 	}
 }
 
-// stopOn submits to node 1, does something at a step, and returns the run when it has come to a halt.
-func stopOn(t *testing.T, c *localCluster, req *proto.SubmitRequest, step uint64, do func()) *proto.Run {
+// stopOn submits to a node, disturbs, and returns the run when it has come to a halt.
+func stopOn(t *testing.T, n *localNode, req *proto.SubmitRequest, d disturb) *proto.Run {
 	t.Helper()
-	cl, err := dial(t.Context(), c.nodes[1].dir)
+	cl, err := dial(t.Context(), n.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,6 @@ func stopOn(t *testing.T, c *localCluster, req *proto.SubmitRequest, step uint64
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := atStep(step, do)
 	r, err := cl.follow(t.Context(), reply.Run.Spec.Run, 0, &d)
 	if err != nil {
 		t.Fatal(err)

@@ -15,15 +15,16 @@ import (
 )
 
 type chaosCmd struct {
-	Seed   uint64        `default:"1" help:"Seed of the schedule: the same seed gives the same faults."`
-	Series string        `placeholder:"NAME" help:"Measure recovery from one kind of fault again and again: worker (100 kills), leader (100), partition (100, 2 of 5 nodes), outage (50), goodput (a fault every 30 s). It decides about faults, nodes, count and steps where they are not given."`
-	Faults []chaos.Kind  `placeholder:"KIND,..." help:"kill: SIGKILL of one node, started again. stop: SIGSTOP of one node for 1 to 6 s. leader: SIGKILL of the Raft leader, started again. restart: SIGTERM of one node, started again. outage: SIGKILL of all nodes at once, all started again. partition: a minority of the nodes is cut off for 1 to 6 s. pull: one node is. torn: SIGKILL of one node whose newest checkpoint is damaged before it is started again. disk: the disk of one node is full for 1 to 6 s. wipe: SIGKILL of one node that loses its disk and joins anew (default: all of them)."`
-	Count  int           `help:"How many faults (default: 20)." placeholder:"N"`
-	Every  time.Duration `help:"A fault so often, at most --count of them (default: --count faults, evenly over the run)." placeholder:"TIME"`
-	Nodes  int           `help:"Nodes of the cluster, each a process of its own (default: 3)." placeholder:"N"`
-	Steps  int           `help:"Steps to train (default: 300 of the embedded job; of --job, as it says)." placeholder:"N"`
-	Job    string        `help:"Job file to train instead of the embedded one; its output_dir is not touched." placeholder:"FILE"`
-	Out    string        `default:"lorad-chaos" help:"Folder for the job, both results and the nodes' logs." placeholder:"DIR"`
+	Seed    uint64        `default:"1" help:"Seed of the schedule: the same seed gives the same faults."`
+	Series  string        `placeholder:"NAME" help:"Measure recovery from one kind of fault again and again: worker (100 kills), leader (100), partition (100, 2 of 5 nodes), outage (50), goodput (a fault every 30 s). It decides about faults, nodes, count and steps where they are not given."`
+	Faults  []chaos.Kind  `placeholder:"KIND,..." help:"kill: SIGKILL of one node, started again. stop: SIGSTOP of one node for 1 to 6 s. leader: SIGKILL of the Raft leader, started again. restart: SIGTERM of one node, started again. outage: SIGKILL of all nodes at once, all started again. partition: a minority of the nodes is cut off for 1 to 6 s. pull: one node is. torn: SIGKILL of one node whose newest checkpoint is damaged before it is started again. disk: the disk of one node is full for 1 to 6 s. wipe: SIGKILL of one node that loses its disk and joins anew (default: all of them)."`
+	Count   int           `help:"How many faults (default: 20)." placeholder:"N"`
+	Every   time.Duration `help:"A fault so often, at most --count of them (default: --count faults, evenly over the run)." placeholder:"TIME"`
+	Nodes   int           `help:"Nodes of the cluster, each a process of its own (default: 3)." placeholder:"N"`
+	Latency time.Duration `help:"How long a byte takes from one node to another, as if they were far apart (default: no longer than it takes)." placeholder:"TIME"`
+	Steps   int           `help:"Steps to train (default: 300 of the embedded job; of --job, as it says)." placeholder:"N"`
+	Job     string        `help:"Job file to train instead of the embedded one; its output_dir is not touched." placeholder:"FILE"`
+	Out     string        `default:"lorad-chaos" help:"Folder for the job, both results and the nodes' logs." placeholder:"DIR"`
 
 	series chaos.Series // of the name, or none
 }
@@ -32,6 +33,8 @@ const (
 	defaultCount, defaultNodes = 20, 3
 	// embeddedSteps of the embedded job, undisturbed and with 20 faults, take less than three minutes on two cores.
 	embeddedSteps = 300
+	// mostLatency is what nodes stand: a ping is given 1 s.
+	mostLatency = 200 * time.Millisecond
 )
 
 func (c chaosCmd) Run(a *app) error {
@@ -69,6 +72,9 @@ func (c chaosCmd) complete() (chaosCmd, error) {
 	var err error
 	if c.Every < 0 {
 		return c, fmt.Errorf("--every %s: give a time like 5s", c.Every)
+	}
+	if c.Latency < 0 || c.Latency > mostLatency {
+		return c, fmt.Errorf("--latency %s: give a time up to %s, as 10ms", c.Latency, mostLatency)
 	}
 	if c.Series != "" {
 		if c.series, err = chaos.SeriesNamed(c.Series); err != nil {

@@ -33,7 +33,7 @@ type experiment struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	cluster *localCluster
-	network *relay.Network // nil: no fault parts it
+	network *relay.Network // nil: no fault parts it, and no byte is delayed
 	watch   *watch
 	run     string
 	output  string
@@ -52,13 +52,13 @@ type experiment struct {
 	files   []io.Closer
 }
 
-// startExperiment starts n nodes that keep their ports and write their logs to dir, on a network that can be cut if any
-// of the faults wants to.
+// startExperiment starts n nodes that keep their ports and write their logs to dir, on a network that is slow and can be cut,
+// if that is asked for.
 func startExperiment(ctx context.Context, dir string, c chaosCmd) (*experiment, error) {
 	e := &experiment{watch: newWatch(), down: map[*localNode]bool{}, torn: map[*localNode]uint64{}, every: c.Every, inTurn: c.Series != ""}
 	e.ctx, e.cancel = context.WithCancel(ctx)
-	if slices.ContainsFunc(c.Faults, chaos.Kind.Cuts) {
-		e.network = relay.New()
+	if c.Latency > 0 || slices.ContainsFunc(c.Faults, chaos.Kind.Cuts) {
+		e.network = relay.New(c.Latency)
 	}
 	var err error
 	e.cluster, err = startPrepared(ctx, c.Nodes, func(node *localNode) error {
@@ -81,14 +81,14 @@ func startExperiment(ctx context.Context, dir string, c chaosCmd) (*experiment, 
 	return e, nil
 }
 
-// place decides where a node listens and where the others reach it: behind a relay if the network is to be cut.
+// place decides where a node listens and where the others reach it: behind a relay if the network is to be cut or slow.
 func (e *experiment) place(n *localNode) (err error) {
 	if n.addr, err = steadyAddr("127.0.0.1"); err != nil || e.network == nil {
 		return err
 	}
 	host := fmt.Sprintf("127.0.0.%d", 2+len(e.files))
 	if n.bind, err = steadyAddr(host); err != nil {
-		return fmt.Errorf("%w; faults that cut the network need a loopback address for each node: on macOS, sudo ifconfig lo0 alias %s", err, host)
+		return fmt.Errorf("%w; a network that is cut or slow needs a loopback address for each node: on macOS, sudo ifconfig lo0 alias %s", err, host)
 	}
 	return e.network.Add(relay.Node{Name: n.name, Listen: n.addr, Target: n.bind, From: host})
 }

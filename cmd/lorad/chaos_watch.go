@@ -66,19 +66,22 @@ func (w *watch) session(ctx context.Context, n *localNode, run string) {
 		return
 	}
 	defer c.Close()
-	if names, err := c.names(ctx); err == nil {
-		w.learn(names)
-	}
-	c.follow(ctx, run, 0, eyes{w, n.name})
+	c.follow(ctx, run, 0, eyes{w, n.name, func() (map[string]string, error) { return c.names(ctx) }})
 }
 
 // eyes are the watch at one node.
 type eyes struct {
 	*watch
 	node string
+	ask  func() (map[string]string, error) // for names of nodes, by id
 }
 
 func (e eyes) show(ev *proto.FollowEvent) {
+	if e.stranger(ev.Run.Lease) {
+		if names, err := e.ask(); err == nil {
+			e.learn(names)
+		}
+	}
 	e.mu.Lock()
 	e.known[e.node] = ev.Run.Step
 	if e.cut[e.node] {
@@ -114,6 +117,13 @@ func (w *watch) aside(ledger []*proto.StepRecord) (n int) {
 		}
 	}
 	return n
+}
+
+// stranger says that a member is not known by name: a node that was wiped has another id afterwards.
+func (w *watch) stranger(l *proto.Lease) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(l.GetMembers(), func(id string) bool { return w.names[id] == "" })
 }
 
 func (w *watch) learn(names map[string]string) {

@@ -102,6 +102,7 @@ func confirm(ts *testscript.TestScript, _ bool, _ []string) {
 // tiny is a job that trains in milliseconds: a two-layer model from random weights on the embedded tokenizer.
 type tiny struct {
 	Steps int
+	Wide  int    // intermediate_size, for steps that take longer and a state that is larger: 192 bytes of it each
 	Wire  string // reduce_wire
 	More  string // further lines of the job
 }
@@ -122,7 +123,7 @@ func layTiny(dir string, j tiny) error {
 			return err
 		}
 	}
-	if files["base/config.json"], err = shrink(files["base/config.json"]); err != nil {
+	if files["base/config.json"], err = shrink(files["base/config.json"], cmp.Or(j.Wide, 32)); err != nil {
 		return err
 	}
 	for name, data := range files {
@@ -133,12 +134,12 @@ func layTiny(dir string, j tiny) error {
 	return nil
 }
 
-func shrink(config []byte) ([]byte, error) {
+func shrink(config []byte, wide int) ([]byte, error) {
 	var c map[string]any
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, err
 	}
-	for k, v := range map[string]int{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8} {
+	for k, v := range map[string]int{"hidden_size": 16, "intermediate_size": wide, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8} {
 		c[k] = v
 	}
 	return json.Marshal(c)

@@ -32,7 +32,7 @@ func Judge(s Seen) []string {
 		}
 	}
 	add(s.Failure != "", "%s", s.Failure)
-	add(s.Faults < s.Planned, "%d of %d faults happened: the run was over before", s.Faults, s.Planned)
+	add(s.Faults < s.Planned, "%d of %d faults happened: the run was over before; give it more steps", s.Faults, s.Planned)
 	add(s.Unrecovered > 0, "%d faults after which no step was committed any more", s.Unrecovered)
 	add(s.LostSteps > 0, "%d committed steps were lost", s.LostSteps)
 	add(s.MinorityCommits > 0, "%d steps were committed by a minority", s.MinorityCommits)

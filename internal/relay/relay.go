@@ -4,7 +4,8 @@
 // known by the address that the call comes from: each node has a loopback address of its own. A cut is a black hole, as
 // a pulled cable is: nothing passes any more between the two sides, no connection is closed or refused, what is written
 // waits in buffers; even that a process died is not passed on. When the network is healed, what waited goes on, as if it
-// had been sent again.
+// had been sent again. A network with a latency delivers each byte so long after it was sent, in order, with up to 1 MiB
+// on its way in each direction of a connection.
 //
 // # Why not otherwise
 //
@@ -19,6 +20,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Node is one end of the network.
@@ -31,6 +33,7 @@ type Node struct {
 
 // Network is a set of relays. Safe for concurrent use.
 type Network struct {
+	latency   time.Duration // one way, between nodes
 	mu        sync.Mutex
 	names     map[string]string // by source address
 	apart     []string          // one side of the cut
@@ -41,10 +44,10 @@ type Network struct {
 	work      sync.WaitGroup
 }
 
-// New returns a network without nodes.
-func New() *Network {
+// New returns a network without nodes, whose bytes take so long from one node to another; from callers that are no node, no time.
+func New(latency time.Duration) *Network {
 	return &Network{
-		names: map[string]string{}, changed: make(chan struct{}), closed: make(chan struct{}), conns: map[net.Conn]bool{},
+		latency: latency, names: map[string]string{}, changed: make(chan struct{}), closed: make(chan struct{}), conns: map[net.Conn]bool{},
 	}
 }
 
@@ -162,25 +165,39 @@ func (n *Network) serve(in *net.TCPConn, to Node) {
 	both.Wait()
 }
 
-const chunk = 64 << 10 // bytes
+const (
+	chunk    = 64 << 10 // bytes
+	inFlight = 16       // chunks
+)
+
+// parcel is what one read of a connection gave, and when.
+type parcel struct {
+	data []byte
+	err  error
+	sent time.Time
+}
 
 // pump copies one direction, through cuts, until one of the ends is gone, and passes on how it went.
 func (n *Network) pump(src, dst *net.TCPConn, a, b string) {
-	buf := make([]byte, chunk)
-	for {
-		k, err := src.Read(buf)
-		if n.pass(a, b) != nil {
+	way, done := make(chan parcel, inFlight), make(chan struct{})
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer src.CloseRead() // lets a read that waits end
+	defer close(done)
+	reading.Go(func() { n.send(src, way, done) })
+	for p := range way {
+		if n.travel(p, a, b) != nil {
 			return
 		}
-		if _, werr := dst.Write(buf[:k]); werr != nil {
+		if _, err := dst.Write(p.data); err != nil {
 			reset(src, dst)
 			return
 		}
 		switch {
-		case err == nil:
-		case errors.Is(err, net.ErrClosed):
+		case p.err == nil:
+		case errors.Is(p.err, net.ErrClosed):
 			return
-		case errors.Is(err, io.EOF):
+		case errors.Is(p.err, io.EOF):
 			dst.CloseWrite()
 			return
 		default:
@@ -188,6 +205,34 @@ func (n *Network) pump(src, dst *net.TCPConn, a, b string) {
 			return
 		}
 	}
+}
+
+// send puts what a connection brings on its way, until the connection ends or nobody takes it any more.
+func (n *Network) send(src *net.TCPConn, way chan<- parcel, done <-chan struct{}) {
+	buf := make([]byte, chunk)
+	for {
+		k, err := src.Read(buf)
+		select {
+		case way <- parcel{slices.Clone(buf[:k]), err, time.Now()}:
+		case <-done:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// travel waits until a parcel has arrived.
+func (n *Network) travel(p parcel, a, b string) error {
+	if late := n.latency - time.Since(p.sent); a != "" && late > 0 {
+		select {
+		case <-time.After(late):
+		case <-n.closed:
+			return errClosed
+		}
+	}
+	return n.pass(a, b)
 }
 
 // reset ends both halves at once, as a process that is killed does.

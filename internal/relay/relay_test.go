@@ -11,13 +11,13 @@ import (
 )
 
 // between starts a relay to an echo server called "b"; calls from 127.0.0.2 are those of "a".
-func between(t *testing.T) (*Network, *net.TCPAddr) {
+func between(t *testing.T, latency time.Duration) (*Network, *net.TCPAddr) {
 	t.Helper()
 	target, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := New()
+	n := New(latency)
 	t.Cleanup(func() { n.Close(); target.Close(); goleak.VerifyNone(t) })
 	go func() {
 		for {
@@ -67,7 +67,7 @@ const patience = 10 * time.Second
 
 // A cut is silence on old and new connections, and nothing else; afterwards what was said arrives.
 func TestCutIsABlackHole(t *testing.T) {
-	n, b := between(t)
+	n, b := between(t, 0)
 	old, stranger := call(t, "127.0.0.2", b), call(t, "127.0.0.9", b)
 	if !echoes(t, old, patience) {
 		t.Fatal("nothing passes")
@@ -95,7 +95,7 @@ func TestCutIsABlackHole(t *testing.T) {
 
 // That an end has died is passed on, but not through a cut.
 func TestDeathIsPassedOn(t *testing.T) {
-	n, b := between(t)
+	n, b := between(t, 0)
 	c := call(t, "127.0.0.2", b)
 	if !echoes(t, c, patience) {
 		t.Fatal("nothing passes")
@@ -119,5 +119,35 @@ func TestDeathIsPassedOn(t *testing.T) {
 	dead.SetReadDeadline(time.Now().Add(patience))
 	if _, err := dead.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 		t.Fatalf("nobody listens, but %v", err)
+	}
+}
+
+// Between nodes a byte takes its time, both ways, and many on their way at once take no longer; callers that are no node
+// pass. What was on its way when the sender hung up still arrives.
+func TestLatency(t *testing.T) {
+	const latency = 50 * time.Millisecond
+	_, b := between(t, latency)
+	stranger, c := call(t, "127.0.0.9", b), call(t, "127.0.0.2", b)
+	began := time.Now()
+	if !echoes(t, stranger, patience) || !echoes(t, c, patience) {
+		t.Fatal("nothing passes")
+	}
+	if took := time.Since(began); took < 2*latency {
+		t.Errorf("there and back in %s", took)
+	}
+	const many = 100
+	go func() {
+		for range many {
+			c.Write([]byte("x"))
+			time.Sleep(latency / many)
+		}
+		c.CloseWrite()
+	}()
+	c.SetReadDeadline(time.Now().Add(patience))
+	if got, err := io.ReadAll(c); err != nil || len(got) != many {
+		t.Errorf("%d of %d bytes came back: %v", len(got), many, err)
+	}
+	if took := time.Since(began); took > many*latency/2 {
+		t.Errorf("%d bytes took %s: one after the other", many, took)
 	}
 }
