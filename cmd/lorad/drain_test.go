@@ -64,7 +64,7 @@ func loggedCluster(t *testing.T, n int) (*localCluster, []*journal) {
 // A node that is drained, and one that is told to end, leave between two steps: the cluster computes exactly what one
 // undisturbed process computes, and the result is its.
 func TestDrainComputesNothingTwice(t *testing.T) {
-	j := tiny{Steps: 500}
+	j := tiny{Steps: 700}
 	c, logs := loggedCluster(t, 4)
 	_, req := lay(t, j)
 	drain := func(undo bool) func() {
