@@ -137,7 +137,7 @@ func memberIDs(n int) []string {
 }
 
 func testConfig(rank int, ids []string) Config {
-	return Config{Run: 7, Generation: 3, Rank: rank, Members: ids, Silence: 2 * time.Second, Heartbeat: 50 * time.Millisecond}
+	return Config{Run: 7, Generation: 3, Rank: rank, Members: ids, Silence: time.Minute, Heartbeat: 50 * time.Millisecond}
 }
 
 func testOp(step uint64) OpID { return OpID{Run: 7, Generation: 3, Step: step} }

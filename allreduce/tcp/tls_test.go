@@ -108,8 +108,8 @@ func TestStalledPeer(t *testing.T) {
 	_, err = g.Reduce(ctx, op(1), a, new(allreduce.Sum))
 	returned := time.Now()
 	_ = g.Close()
-	began := <-cancelled
-	if !errors.Is(err, context.Canceled) || returned.Sub(began) > 2*time.Second || time.Since(began) > 2*time.Second {
+	began := <-cancelled // TLS's own Close waits 5 s for such a neighbour
+	if !errors.Is(err, context.Canceled) || returned.Sub(began) > 4*time.Second || time.Since(began) > 4*time.Second {
 		t.Fatalf("returned after %v, closed after %v: %v", returned.Sub(began), time.Since(began), err)
 	}
 }
