@@ -18,7 +18,7 @@ func (m *Machine) drainNode(d *proto.DrainNode, now int64) (Result, error) {
 	case want == nil:
 		return Result{}, refuse(Invalid, "drain", "node "+d.Id, "nothing says why")
 	default:
-		want = &proto.Drain{Reason: want.Reason[:min(len(want.Reason), maxDetail)], UnixMs: now, Boot: want.Boot}
+		want = &proto.Drain{Reason: clipped(want.Reason), UnixMs: now, Boot: want.Boot}
 	}
 	n := recorded(old)
 	n.Drain = want

@@ -6,12 +6,19 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"lorad/proto"
 )
 
-// maxDetail bounds what a member may write into the state in words, in bytes.
+// maxDetail bounds what anybody may write into the state in words, in bytes.
 const maxDetail = 4 << 10
+
+// clipped is the text, or as much of it as the state takes. What is left of a character that was cut goes as well: a string that is
+// not UTF-8 could never be encoded again.
+func clipped(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxDetail)], "")
+}
 
 // report takes in what a member saw: first the steps, then the checkpoint, then how the generation ended for it.
 func (m *Machine) report(p *proto.Report, now int64) (Result, error) {
@@ -173,7 +180,7 @@ func (in *intake) checkpoint() bool {
 		return true // nothing, or of a step that only an abandoned generation did
 	}
 	i, found := slices.BinarySearchFunc(r.Checkpoints, c.Step, func(k *proto.Checkpoint, step uint64) int {
-		return int(min(1, max(-1, int64(k.Step)-int64(step))))
+		return cmp.Compare(k.Step, step)
 	})
 	if !found {
 		fresh := &proto.Checkpoint{Step: c.Step, Sha256: c.Sha256, Nodes: []string{in.member()}}
@@ -198,7 +205,7 @@ func (in *intake) checkpoint() bool {
 // outcome is how the generation ended for one member.
 func (in *intake) outcome() {
 	r, p := in.run, in.report
-	detail := p.Detail[:min(len(p.Detail), maxDetail)]
+	detail := clipped(p.Detail)
 	switch p.Outcome {
 	case proto.Outcome_OUTCOME_UNSPECIFIED:
 		if detail != "" { // a complaint: the run goes on

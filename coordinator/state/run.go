@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -114,10 +115,7 @@ func (m *Machine) stopRun(s *proto.StopRun, now int64) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	reason := s.Reason
-	if reason == "" {
-		reason = "stopped by the user"
-	}
+	reason := cmp.Or(clipped(s.Reason), "stopped by the user")
 	switch {
 	case r.Phase == proto.Phase_DONE || r.Phase == proto.Phase_FAILED:
 		return Result{}, refuse(Illegal, "stop", "run "+s.Run, "it is %s already", r.Phase)
