@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/url"
-	"path/filepath"
 	"time"
 )
 
@@ -25,8 +24,6 @@ const (
 	RenewalGrace = 365 * 24 * time.Hour
 	// Backdate is how far a joiner's clock may be behind the leader's.
 	Backdate = time.Hour
-
-	authorityFile = "ca.pem"
 )
 
 // Authority signs the certificates of one cluster's nodes. Safe for concurrent use.
@@ -105,31 +102,13 @@ type Pin [sha256.Size]byte
 // PinOf returns the hash of a certificate's public key.
 func PinOf(c *x509.Certificate) Pin { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// Save writes key and certificate to one file in dir, mode 0600, atomically.
-func (a *Authority) Save(dir string) error {
-	b := bundle{key: a.key, certs: []*x509.Certificate{a.cert}}
-	if err := b.save(filepath.Join(dir, authorityFile)); err != nil {
-		return fmt.Errorf("save authority: %w", err)
-	}
-	return nil
-}
-
-// Load reads what Save wrote. The error is fs.ErrNotExist if this directory holds no authority.
-func Load(dir string) (*Authority, error) {
-	b, err := loadBundle(filepath.Join(dir, authorityFile))
-	if err != nil {
-		return nil, fmt.Errorf("load authority: %w", err)
-	}
-	return newAuthority(b)
-}
-
 func newAuthority(b bundle) (*Authority, error) {
 	cert := b.certs[0]
 	if !cert.IsCA || len(cert.URIs) != 1 || !part.MatchString(cert.URIs[0].Host) {
-		return nil, errors.New("load authority: certificate is not a cluster authority")
+		return nil, errors.New("open sealed authority: the certificate is not a cluster authority's")
 	}
 	if !owns(b.key, cert) {
-		return nil, errors.New("load authority: key and certificate do not belong together")
+		return nil, errors.New("open sealed authority: key and certificate do not belong together")
 	}
 	return &Authority{clusterID: cert.URIs[0].Host, key: b.key, cert: cert}, nil
 }

@@ -57,9 +57,6 @@ func (e *Encoder) Encode(text string) []int32 {
 	return append(append(make([]int32, 0, len(e.front)+len(ids)), e.front...), ids...)
 }
 
-// Chat renders a conversation up to the assistant's next turn, ready to be encoded and continued.
-func (e *Encoder) Chat(messages []Message) (string, error) { return e.template.Render(messages, true) }
-
 // passage is a formatted record: its text and the byte ranges of it that are learnt.
 type passage struct {
 	text               string

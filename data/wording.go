@@ -2,7 +2,6 @@ package data
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
@@ -30,16 +29,6 @@ var wordings = map[string]Wording{
 		"### Financial query:\n{query}\n[[\n### Figures:\n{figures}\n]]\n### Analysis:\n",
 		"{analysis}[[\n\n### Recommendation:\n{recommendation}]]",
 	},
-}
-
-// Domains lists the named wordings, sorted.
-func Domains() []string {
-	names := make([]string, 0, len(wordings))
-	for name := range wordings {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // DomainWording is the named wording.

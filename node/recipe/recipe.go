@@ -283,21 +283,11 @@ func (r *Recipe) Labelled(done uint64) int {
 
 // Micro is micro-batch i of the step after `done` steps.
 func (r *Recipe) Micro(done uint64, i int) engine.Batch {
-	return batch(r.Set.Train, r.Plan.Batch(int(done))[i])
+	return data.Gather(r.Set.Train, r.Plan.Batch(int(done))[i])
 }
 
 // ValMicros is the number of micro-batches of the validation set; 0 = there is none.
 func (r *Recipe) ValMicros() int { return len(r.val) }
 
 // Val is micro-batch i of the validation set.
-func (r *Recipe) Val(i int) engine.Batch { return batch(r.Set.Val, r.val[i]) }
-
-func batch(examples []data.Example, which []int) engine.Batch {
-	b := engine.Batch{Starts: []int32{0}}
-	for _, i := range which {
-		b.Tokens = append(b.Tokens, examples[i].Tokens...)
-		b.Labels = append(b.Labels, examples[i].Labels...)
-		b.Starts = append(b.Starts, int32(len(b.Tokens)))
-	}
-	return b
-}
+func (r *Recipe) Val(i int) engine.Batch { return data.Gather(r.Set.Val, r.val[i]) }
