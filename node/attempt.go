@@ -61,7 +61,7 @@ func (a *attempt) write() error {
 func (a *attempt) note(lean int) {
 	if a != nil && lean > a.Lean {
 		a.Lean = lean
-		a.write() // at worst the next one has to find out again
+		_ = a.write() // at worst the next one has to find out again
 	}
 }
 

@@ -38,7 +38,7 @@ func spare(free int64) int64 {
 	return free / 10 * 9
 }
 
-// giveBack is for the end of the work: what the run's memory was planned to be, and the GPU.
+// giveBack lets go of what planned took: the run's share of the memory, and the GPUs.
 func (w *worker) giveBack() {
 	w.node.memory.add(-w.limit)
 	err := w.lanes.close()
@@ -48,6 +48,7 @@ func (w *worker) giveBack() {
 	if err != nil {
 		w.log.Warn("a GPU was not given back in order", "err", err)
 	}
+	w.limit, w.lanes, w.trainer, w.lean = 0, nil, nil, 0
 }
 
 // planned makes the trainer in as much memory as there is, and holds the collector to the plan.
@@ -60,8 +61,8 @@ func (w *worker) planned() (engine.Trainer, error) {
 		return nil, err
 	}
 	w.log.Info("memory planned", "bytes", plan.Peak, "layers", plan.Layers, "recomputed", plan.Recomputed)
-	w.node.memory.add(plan.Limit() - w.limit)
 	w.limit = plan.Limit()
+	w.node.memory.add(w.limit)
 	return w.recipe.Planned(w.node.cfg.Threads, plan)
 }
 

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"lorad/allreduce"
@@ -66,17 +67,17 @@ type Node struct {
 	cfg   Config
 	blobs *blob.Store
 
-	memory memoryLimit
+	memory   memoryLimit
+	free     func() int64 // bytes of memory that are left
+	oomKills func() (boot string, kills int64)
+	again    chan struct{} // a worker has ended: look at the runs once more
 
 	mu       sync.Mutex
 	workers  map[string]*worker // by run id
 	ended    map[string]uint64  // by run id: the generation in which this node's work ended
 	unfit    map[string]bool    // by run id: this node cannot do its work
-	free     func() int64       // bytes of memory that are left
-	oomKills func() (boot string, kills int64)
-	said     map[string]string // by run id: what was last said of why this node takes no part
+	said     map[string]string  // by run id: what was last said of why this node takes no part
 	prepared prepared
-	again    chan struct{} // a worker has ended: look at the runs once more
 }
 
 // New opens the node's store. Run starts it.
@@ -85,7 +86,10 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, blobs: blobs, workers: map[string]*worker{}, ended: map[string]uint64{}, said: map[string]string{}, unfit: map[string]bool{}, free: free, oomKills: oomKills, again: make(chan struct{}, 1)}
+	n := &Node{
+		cfg: cfg, blobs: blobs, free: free, oomKills: oomKills, again: make(chan struct{}, 1),
+		workers: map[string]*worker{}, ended: map[string]uint64{}, unfit: map[string]bool{}, said: map[string]string{},
+	}
 	if cfg.Embedded != nil {
 		if err := n.registerEmbedded(); err != nil {
 			return nil, err
@@ -162,12 +166,7 @@ func leased(r *proto.Run, id string) bool {
 	if r.Phase != proto.Phase_RUNNING && r.Phase != proto.Phase_STOPPING {
 		return false
 	}
-	for _, m := range r.GetLease().GetMembers() {
-		if m == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.GetLease().GetMembers(), id)
 }
 
 func (n *Node) worker(run string) *worker {

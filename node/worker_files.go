@@ -53,6 +53,7 @@ func (w *worker) prepare(ctx context.Context) error {
 	if w.attempt, err = w.node.beginAttempt(w.id); err != nil {
 		return err
 	}
+	w.giveBack() // what an earlier try took, if this is not the first one
 	if w.trainer, err = w.planned(); err != nil {
 		return err
 	}

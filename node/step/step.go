@@ -36,12 +36,7 @@ type Lease struct {
 
 // Rank is the place of id in the ring, or -1.
 func (l Lease) Rank(id string) int {
-	for i, m := range l.Members {
-		if m == id {
-			return i
-		}
-	}
-	return -1
+	return slices.Index(l.Members, id)
 }
 
 // Plan is what never changes in a run.
@@ -49,7 +44,7 @@ type Plan struct {
 	Steps     uint64
 	Work      func(done uint64) []int // tokens of each micro-batch of the step after `done` steps
 	SaveEvery uint64                  // 0 = only at the end
-	EvalEvery uint64                  // 0 = only at the end, if Eval
+	EvalEvery uint64                  // 0 = only at the end
 	Val       []int                   // tokens of each micro-batch of the validation set; none = there is none
 }
 
