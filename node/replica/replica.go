@@ -9,6 +9,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -230,27 +231,18 @@ func writeFloats(w io.Writer, x []float32, buf []byte) error {
 	return nil
 }
 
-// Decode replaces the state by one that Encode wrote. On error the replica is as it was.
+// Decode replaces the state by one that Encode wrote. On error the replica is as it was, and until all is read others see it so:
+// src may be a peer that hangs. Nobody may step the replica meanwhile.
 func (r *Replica) Decode(src io.Reader) error {
-	head := make([]byte, headerSize)
-	if _, err := io.ReadFull(src, head); err != nil {
+	done, want, err := r.readHead(src)
+	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if string(head[:len(magic)]) != magic {
-		return fmt.Errorf("read state: not a lorad state")
-	}
-	if got := head[len(magic)]; got != r.version() {
-		return fmt.Errorf("read state: version %d, this run has %d (1: moments in f32, 2: in 8 bits; 3 and 4: the same with a history); give the job as it was", got, r.version())
-	}
-	field := func(i int) uint64 { return binary.LittleEndian.Uint64(head[len(magic)+1+8*i:]) }
-	done, n, want := field(0), field(1), field(2)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n != uint64(len(r.trainer.Params())) {
-		return fmt.Errorf("read state: it has %d trainable parameters, this run has %d", n, len(r.trainer.Params()))
-	}
-	params, o, h := make([]float32, n), r.optim.Fresh(), &history{}
-	err := h.read(src, r.rule, int(n))
+	n, o := len(r.trainer.Params()), r.optim.Fresh()
+	r.mu.Unlock()
+	params, h := make([]float32, n), &history{}
+	err = h.read(src, r.rule, n)
 	if err == nil {
 		err = readState(src, params, o, h)
 	}
@@ -260,10 +252,31 @@ func (r *Replica) Decode(src io.Reader) error {
 	if got := digest(params, done, o, h.all(r.rule), r.rule.Threads); got != want {
 		return fmt.Errorf("read state: damaged: digest %016x, want %016x", got, want)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	copy(r.trainer.Params(), params)
 	r.optim, r.done, r.history = o, done, *h
 	r.trainer.Changed()
 	return nil
+}
+
+// readHead reads what comes before the history, and checks that the state is one of this run.
+func (r *Replica) readHead(src io.Reader) (done, digest uint64, err error) {
+	var head [headerSize]byte
+	if _, err := io.ReadFull(src, head[:]); err != nil {
+		return 0, 0, err
+	}
+	if string(head[:len(magic)]) != magic {
+		return 0, 0, errors.New("not a lorad state")
+	}
+	if got := head[len(magic)]; got != r.version() {
+		return 0, 0, fmt.Errorf("version %d, this run has %d (1: moments in f32, 2: in 8 bits; 3 and 4: the same with a history); give the job as it was", got, r.version())
+	}
+	field := func(i int) uint64 { return binary.LittleEndian.Uint64(head[len(magic)+1+8*i:]) }
+	if n, want := field(1), len(r.trainer.Params()); n != uint64(want) {
+		return 0, 0, fmt.Errorf("it has %d trainable parameters, this run has %d", n, want)
+	}
+	return field(0), field(2), nil
 }
 
 // readState fills the parameters, the moments and what is kept, in this order.

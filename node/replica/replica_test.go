@@ -2,9 +2,11 @@ package replica
 
 import (
 	"bytes"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lorad/engine"
 	"lorad/engine/optim"
@@ -51,6 +53,29 @@ func TestEncodeDecodeKeepsEveryBit(t *testing.T) {
 		}
 		a.Step([]float32{1, 1, 1})
 		b.Step([]float32{1, 1, 1})
+	}
+}
+
+// A state may come from a peer that hangs, for as long as it likes: whoever asks this replica for anything does not wait for that.
+func TestReadersDoNotWaitForACopy(t *testing.T) {
+	r, state := fresh(1, 2, 3), &bytes.Buffer{}
+	if err := fresh(4, 5, 6).Encode(state); err != nil {
+		t.Fatal(err)
+	}
+	src, peer := io.Pipe()
+	copied := make(chan error, 1)
+	go func() { copied <- r.Decode(src) }()
+	peer.Write(state.Next(headerSize + 4)) // the reader is at the parameters now
+	asked := make(chan uint64, 1)
+	go func() { asked <- r.Done() }()
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Error("a reader waits for the copy")
+	}
+	peer.Write(state.Bytes())
+	if err := <-copied; err != nil || r.Digest() != fresh(4, 5, 6).Digest() {
+		t.Errorf("copied: %v", err)
 	}
 }
 
