@@ -17,9 +17,17 @@ import (
 	"lorad/ca"
 )
 
-// maxMessage bounds one gRPC message, sent or received. Bulk bytes go in chunks of 1 MiB; a run's ledger is the
-// largest message in one piece.
-const maxMessage = 16 << 20
+// Bounds of one gRPC message. What nodes say to each other is small: bulk bytes go in chunks of 1 MiB. What a person asks a node for
+// may be a run with its whole ledger, some 90 bytes a step, or a list of a thousand runs.
+const (
+	maxMessage = 16 << 20
+	maxReply   = 1 << 30
+)
+
+// largeReplies is for clients of people.
+func largeReplies() grpc.DialOption {
+	return grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply))
+}
 
 // keepAlive finds a peer that vanished without a goodbye; only while a call is open.
 const keepAlive = 20 * time.Second
@@ -96,7 +104,7 @@ func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.Creds(passThrough{}),
 		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxSendMsgSize(maxReply),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepAlive / 2}),
 	}
@@ -144,7 +152,7 @@ func GRPCPeople(ctx context.Context, addr string, tok ca.JoinToken) (*grpc.Clien
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		return dialPinned(ctx, opCall, addr, tok, People)
 	}
-	return connectedClient(ctx, opCall, addr, dial, grpc.WithPerRPCCredentials(bearer{tok}))
+	return connectedClient(ctx, opCall, addr, dial, grpc.WithPerRPCCredentials(bearer{tok}), largeReplies())
 }
 
 // Bearer is what stands before a token in a call's metadata and in HTTP's Authorization header (RFC 6750).

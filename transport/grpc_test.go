@@ -72,6 +72,46 @@ func TestGRPCSeesItsPeer(t *testing.T) {
 	wantPing(t, cc, err, "owner ")
 }
 
+// historian has the ledger of a run of 300,000 steps.
+type historian struct {
+	proto.UnimplementedControlServer
+}
+
+func (historian) GetRun(context.Context, *proto.GetRunRequest) (*proto.Run, error) {
+	r := &proto.Run{}
+	for i := range uint64(300_000) {
+		r.Ledger = append(r.Ledger, &proto.StepRecord{Step: i + 1, Generation: 1, Loss: 1.5, GradNorm: 0.5, LearningRate: 1e-4, Tokens: 4096,
+			TotalTokens: 8192, DurationUs: 90_000, Epoch: 0.25, Digest: 1 << 63, ComputeUs: 80_000, ReduceUs: 9_000, Node: "63c3bc490def31d1"})
+	}
+	return r, nil
+}
+
+// A long run is shown whole; what callers may send stays bounded.
+func TestLongLedgerArrives(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	local, err := ListenLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(ServerOptions()...)
+	proto.RegisterControlServer(s, historian{})
+	t.Cleanup(s.Stop)
+	go s.Serve(local)
+	cc, err := DialLocal(short(t), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	c := proto.NewControlClient(cc)
+	if r, err := c.GetRun(t.Context(), &proto.GetRunRequest{}); err != nil || len(r.Ledger) != 300_000 {
+		t.Errorf("%d steps of 300,000 arrived: %v", len(r.GetLedger()), err)
+	}
+	req := &proto.GetRunRequest{Run: strings.Repeat("r", maxMessage)}
+	if _, err := c.GetRun(t.Context(), req, grpc.MaxCallSendMsgSize(2*maxMessage)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a request of %d bytes: %v", maxMessage, err)
+	}
+}
+
 // TestStrangerIsNobody: the server sees the one who enrols as the zero Peer, and can tell that from no peer.
 func TestStrangerIsNobody(t *testing.T) {
 	c := newCluster(t)

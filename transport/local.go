@@ -150,7 +150,7 @@ func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
 			return nil, failed(opLocal, path, err)
 		}
 		return localConn{c}, nil
-	})
+	}, largeReplies())
 }
 
 // dialOwn connects to a node of our own user or of root; root may talk to anybody's.
