@@ -14,6 +14,7 @@ import (
 const (
 	leastChunk = 4 << 20
 	mostChunks = 1024 // the list of a blob's chunks stays below 32 KiB: it is part of the run's record
+	maxSize    = 1 << 50
 )
 
 // ChunkSize is the length of the chunks of a blob of so many bytes; the last one may be shorter.
@@ -63,6 +64,9 @@ type Part struct {
 
 // Begin goes on with the blob that want names where an earlier process left off, or begins. Close it.
 func (s *Store) Begin(want Info) (*Part, error) {
+	if want.Size < 0 || want.Size > maxSize {
+		return nil, fmt.Errorf("fetch blob %.12s: %d bytes is no size of a file", want.Hash, want.Size)
+	}
 	sums := want.Chunks
 	if n := chunks(want.Size); n <= 1 && len(sums) == 0 {
 		sums = want.Hash[:]

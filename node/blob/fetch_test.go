@@ -3,11 +3,13 @@ package blob
 import (
 	"bytes"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func begin(t *testing.T, s *Store, want Info) *Part {
@@ -95,6 +97,26 @@ func TestChunkListHasToFit(t *testing.T) {
 	for _, want := range []Info{{Size: 3 * leastChunk}, {Size: 5, Chunks: make([]byte, 64)}, {Size: leastChunk + 1, Chunks: make([]byte, 32)}} {
 		if _, err := s.Begin(want); err == nil {
 			t.Errorf("%d bytes with %d bytes of chunk hashes", want.Size, len(want.Chunks))
+		}
+	}
+}
+
+// A size that no disk has comes to an end too: runs come from other nodes.
+func TestSizesThatCannotBe(t *testing.T) {
+	s := open(t)
+	for _, size := range []int64{math.MaxInt64, math.MaxInt64 - 1, 1 << 62, -1} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Begin(Info{Hash: Hash{1}, Size: size})
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("a blob of %d bytes is fetched", size)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("a blob of %d bytes: no end", size)
 		}
 	}
 }
