@@ -73,14 +73,13 @@ func (c *Coordinator) do(ctx context.Context, cmd *proto.Command) (*proto.ApplyR
 
 // Cluster lists the nodes as this one sees them.
 func (s control) Cluster(ctx context.Context, req *proto.ClusterRequest) (*proto.ClusterReply, error) {
-	_, leader := s.raft.LeaderWithID()
-	voters := s.voterIDs()
+	leader, voters := s.leader(), s.voterIDs()
 	view := s.fsm.view()
 	_, index := s.fsm.next()
 	reply := &proto.ClusterReply{ClusterId: s.creds.ClusterID, RaftTerm: s.raft.CurrentTerm(), RaftIndex: index}
 	for _, n := range view.Nodes {
 		reply.Nodes = append(reply.Nodes, &proto.NodeStatus{
-			Node: n, Alive: s.gossip.alive(n.Id), Leader: n.Id == string(leader), Self: n.Id == s.id, Runs: worksOn(view.Runs, n.Id),
+			Node: n, Alive: s.gossip.alive(n.Id), Leader: n.Id == leader, Self: n.Id == s.id, Runs: worksOn(view.Runs, n.Id),
 			Votes: slices.Contains(voters, n.Id),
 		})
 	}
@@ -110,10 +109,8 @@ func (s control) askGPUs(ctx context.Context, nodes []*proto.NodeStatus) {
 func worksOn(runs []*proto.Run, node string) []string {
 	var ids []string
 	for _, r := range runs {
-		for _, m := range r.Lease.GetMembers() {
-			if m == node && state.Leased(r.Phase) {
-				ids = append(ids, r.Spec.Run)
-			}
+		if state.Leased(r.Phase) && slices.Contains(r.Lease.Members, node) {
+			ids = append(ids, r.Spec.Run)
 		}
 	}
 	return ids

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -182,18 +183,7 @@ func (c *Coordinator) openRaft() error {
 // hurry has the only voter elect itself at once instead of waiting for the heartbeat of a leader that cannot be.
 // Raft looks at once when a reload shortens its timeout, by however little.
 func (c *Coordinator) hurry() error {
-	f := c.raft.GetConfiguration()
-	if f.Error() != nil {
-		return f.Error()
-	}
-	voters, mine := 0, false
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			voters++
-			mine = string(s.ID) == c.id
-		}
-	}
-	if voters != 1 || !mine {
+	if !slices.Equal(c.voterIDs(), []string{c.id}) {
 		return nil
 	}
 	r := c.raft.ReloadableConfig()

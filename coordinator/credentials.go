@@ -216,7 +216,7 @@ func fromReply(identity *ca.Identity, r *proto.JoinReply) (*Credentials, error) 
 		}
 		c.secret = &secret
 	}
-	if r.Node == nil || len(r.GossipKey) != 32 {
+	if r.Node == nil || len(r.GossipKey) != gossipKeySize {
 		return nil, errors.New("no node or no gossip key in it")
 	}
 	c.Seeds = addresses(r.Nodes, r.Node.Id)
@@ -230,7 +230,7 @@ func Load(dir string) (*Credentials, error) {
 		return nil, fmt.Errorf("load cluster: %w", err)
 	}
 	var r record
-	if err := json.Unmarshal(b, &r); err != nil || r.Version != 1 || len(r.GossipKey) != 32 {
+	if err := json.Unmarshal(b, &r); err != nil || r.Version != 1 || len(r.GossipKey) != gossipKeySize {
 		return nil, fmt.Errorf("load %s: damaged or of another version: remove the directory and join again (%v)", filepath.Join(dir, clusterFile), err)
 	}
 	identity, err := ca.LoadIdentity(dir)

@@ -62,12 +62,21 @@ func (c *Coordinator) fail(err error) {
 	}
 }
 
-// openDisk opens Raft's log.
-func (c *Coordinator) openDisk() (raftDisk, error) {
-	path := filepath.Join(c.cfg.Dir, "raft.db")
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, MsgpackUseNewTimeFormat: true})
+// openLog opens Raft's log and votes in a state directory.
+func openLog(dir string) (store *raftboltdb.BoltStore, path string, err error) {
+	path = filepath.Join(dir, "raft.db")
+	store, err = raftboltdb.New(raftboltdb.Options{Path: path, MsgpackUseNewTimeFormat: true})
 	if err != nil {
-		return raftDisk{}, fmt.Errorf("open %s: %w", path, err)
+		return nil, path, fmt.Errorf("open %s: %w", path, err)
+	}
+	return store, path, nil
+}
+
+// openDisk opens Raft's log and sets room for it aside.
+func (c *Coordinator) openDisk() (raftDisk, error) {
+	store, path, err := openLog(c.cfg.Dir)
+	if err != nil {
+		return raftDisk{}, err
 	}
 	c.undo(func() { store.Close() })
 	if err := reserve(path, raftReserve); err != nil && !errors.Is(err, errors.ErrUnsupported) {

@@ -27,14 +27,14 @@ type enrolment struct {
 // Join checks a token, records the node and signs its certificate. Only the leader can; the others pass it on.
 func (e enrolment) Join(ctx context.Context, req *proto.JoinRequest) (*proto.JoinReply, error) {
 	c := e.c
-	_, leader := c.raft.LeaderWithID()
-	switch string(leader) {
+	leader := c.leader()
+	switch leader {
 	case "":
 		return nil, status.Error(codes.Unavailable, "join: "+errNoLeader.Error())
 	case c.id:
 		return c.enrol(ctx, req)
 	}
-	conn, err := c.peers.conn(string(leader))
+	conn, err := c.peers.conn(leader)
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}

@@ -240,7 +240,7 @@ func (g *gossip) close(log *slog.Logger) {
 // those again that were silent.
 func (c *Coordinator) keepTouch(ctx context.Context) {
 	for {
-		if _, leader := c.raft.LeaderWithID(); leader == "" {
+		if c.leader() == "" {
 			c.askKeys(ctx)
 		}
 		each(c.missing(), c.gossip.join)

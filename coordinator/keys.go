@@ -3,7 +3,6 @@ package coordinator
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"slices"
 	"sync"
 	"time"
@@ -138,9 +137,7 @@ func (r reign) rotate() {
 	if f.Error() != nil || anyRemoved(r.fsm, f.Configuration().Servers) {
 		return
 	}
-	key := make([]byte, gossipKeySize)
-	rand.Read(key)
-	rotate := &proto.RotateGossipKey{Key: key, Removed: removed}
+	rotate := &proto.RotateGossipKey{Key: newGossipKey(), Removed: removed}
 	if _, err := r.propose(&proto.Command{Do: &proto.Command_RotateGossipKey{RotateGossipKey: rotate}}); err != nil {
 		r.log.Warn("gossip key was not changed", "err", err)
 	}

@@ -26,14 +26,14 @@ func (c *Coordinator) present(ctx context.Context) bool {
 }
 
 func (c *Coordinator) readIndex(ctx context.Context) (uint64, error) {
-	_, leader := c.raft.LeaderWithID()
-	switch string(leader) {
+	leader := c.leader()
+	switch leader {
 	case "":
 		return 0, errNoLeader
 	case c.id:
 		return c.confirm()
 	}
-	return c.near.readIndex(ctx, string(leader))
+	return c.near.readIndex(ctx, leader)
 }
 
 // confirm gives the last command that was agreed on. Only the leader can, and it goes through the log like a command:

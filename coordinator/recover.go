@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -44,9 +43,9 @@ type disk struct {
 }
 
 func openDisk(dir string, log *slog.Logger) (*disk, error) {
-	store, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, "raft.db"), MsgpackUseNewTimeFormat: true})
+	store, _, err := openLog(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open raft.db: %w", err)
+		return nil, err
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, raftLog(log))
 	if err != nil {

@@ -39,7 +39,7 @@ func (c *Coordinator) watchStanding(ctx context.Context) {
 
 // inCompany reports whether this node has a leader and, if it votes, another voter.
 func (c *Coordinator) inCompany() bool {
-	if _, id := c.raft.LeaderWithID(); id == "" {
+	if c.leader() == "" {
 		return false
 	}
 	voters, up := c.voters()
