@@ -75,6 +75,9 @@ func (a *Adapter) add(name string, tensors map[string]peft.Tensor, shapes map[st
 	}
 	_, nameB := peft.Names(module)
 	shape, b := shapes[module+".weight"], tensors[nameB]
+	if len(shape) != 2 {
+		return fmt.Errorf("adapter: it changes %s, which is no linear layer: not supported", module)
+	}
 	if shape[1] != t.Shape[1] || shape[0] != b.Shape[0] {
 		return fmt.Errorf("adapter: %s: made for a layer of %d x %d, the base model's is %d x %d", module, b.Shape[0], t.Shape[1], shape[0], shape[1])
 	}
