@@ -20,10 +20,7 @@ const answerBatch = 32
 
 // Answers continues the prompt of each example, which is its tokens up to its last answer, and returns the texts.
 func (m *Model) Answers(examples []data.Example, how engine.Sampling) ([]string, error) {
-	how.Stop = slices.Clone(how.Stop)
-	for _, id := range m.config.EOS {
-		how.Stop = append(how.Stop, int32(id))
-	}
+	how = m.stopped(how)
 	var out []string
 	for chunk := range slices.Chunk(examples, answerBatch) {
 		prompts := make([][]int32, len(chunk))

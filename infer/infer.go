@@ -126,10 +126,7 @@ func (m *Model) Complete(prompt string, how engine.Sampling) (string, error) {
 
 // CompleteAll is Complete for many prompts at once, which is several times as fast as one after the other.
 func (m *Model) CompleteAll(prompts []string, how engine.Sampling) ([]string, error) {
-	how.Stop = slices.Clone(how.Stop)
-	for _, id := range m.config.EOS {
-		how.Stop = append(how.Stop, int32(id))
-	}
+	how = m.stopped(how)
 	ids, out := make([][]int32, len(prompts)), make([]string, len(prompts))
 	for i, p := range prompts {
 		ids[i] = m.Tokenizer.Encode(p, true)
@@ -142,6 +139,15 @@ func (m *Model) CompleteAll(prompts []string, how engine.Sampling) ([]string, er
 		out[i] = m.Tokenizer.Decode(o, true)
 	}
 	return out, nil
+}
+
+// stopped is how, with the model's end-of-text tokens stopping it as well.
+func (m *Model) stopped(how engine.Sampling) engine.Sampling {
+	how.Stop = slices.Clone(how.Stop)
+	for _, id := range m.config.EOS {
+		how.Stop = append(how.Stop, int32(id))
+	}
+	return how
 }
 
 // lossBatch is how many examples Perplexity takes at a time.

@@ -10,7 +10,7 @@
 //
 // Why not decode into structs with the YAML library: a library decodes what it can and knows neither aliases nor
 // ranges, and 2e-4 is a string to most of them when the type is not known. Here one table (keys.go) says for each
-// key its names, where it is kept, what it must look like and what it means; parsing, printing, the schema and the
+// key its names, where it is kept, what it must look like and what it means; parsing, printing, docs/job.md and the
 // example file are all made from it.
 package job
 
