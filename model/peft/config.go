@@ -191,21 +191,24 @@ func (c *LoraConfig) validateInit() error {
 }
 
 func (c *LoraConfig) validatePatterns() error {
-	for key, r := range c.RankPattern {
-		if r < 1 || r > maxRank {
+	ranks, alphas := slices.Sorted(maps.Keys(c.RankPattern)), slices.Sorted(maps.Keys(c.AlphaPattern))
+	for _, key := range ranks {
+		if r := c.RankPattern[key]; r < 1 || r > maxRank {
 			return fmt.Errorf("lora config: rank_pattern: %s: %d is not a rank", key, r)
 		}
 	}
-	for key, alpha := range c.AlphaPattern {
-		if math.IsNaN(alpha) || math.IsInf(alpha, 0) {
+	for _, key := range alphas {
+		if alpha := c.AlphaPattern[key]; math.IsNaN(alpha) || math.IsInf(alpha, 0) {
 			return fmt.Errorf("lora config: alpha_pattern: %s: %v is not a number", key, alpha)
 		}
 	}
-	for where, patterns := range map[string][]string{"target_modules": {c.TargetRegex}, "exclude_modules": {c.ExcludeRegex},
-		"rank_pattern": slices.Sorted(maps.Keys(c.RankPattern)), "alpha_pattern": slices.Sorted(maps.Keys(c.AlphaPattern))} {
-		for _, p := range patterns {
+	for _, of := range []struct {
+		key      string
+		patterns []string
+	}{{"target_modules", []string{c.TargetRegex}}, {"exclude_modules", []string{c.ExcludeRegex}}, {"rank_pattern", ranks}, {"alpha_pattern", alphas}} {
+		for _, p := range of.patterns {
 			if _, err := fullMatch(p, ""); err != nil {
-				return fmt.Errorf("lora config: %s: %w", where, err)
+				return fmt.Errorf("lora config: %s: %w", of.key, err)
 			}
 		}
 	}

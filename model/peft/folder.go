@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,14 +191,14 @@ func read(fsys fs.FS) (LoraConfig, map[string]Tensor, error) {
 // modules checks names and shapes of an adapter's tensors and lists its modules in order.
 func (c *LoraConfig) modules(shapes map[string][]int) ([]string, error) {
 	var modules []string
-	for name, shape := range shapes {
+	for _, name := range slices.Sorted(maps.Keys(shapes)) { // so that of several faults it is always the same that is said
 		module, p := parse(name)
 		if !c.expects(module, p) {
 			return nil, fmt.Errorf("tensor %q is not lora_A or lora_B of a target module, nor anything else that the configuration asks for", name)
 		}
-		if !c.fits(module, p, shape, shapes) {
+		if !c.fits(module, p, shapes[name], shapes) {
 			r, _ := c.Of(module)
-			return nil, fmt.Errorf("tensor %q has shape %v, which does not fit rank %d", name, shape, r)
+			return nil, fmt.Errorf("tensor %q has shape %v, which does not fit rank %d", name, shapes[name], r)
 		}
 		a, b := Names(module)
 		if p != saved && (shapes[a] == nil || shapes[b] == nil) {
