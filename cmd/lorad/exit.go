@@ -106,7 +106,7 @@ func exitOfKind(k transport.Kind) int {
 		return exitPinMismatch
 	case transport.Clock:
 		return exitClock
-	case transport.OtherCluster, transport.Revoked, transport.Expired, transport.Refused, transport.NotOwner:
+	case transport.OtherCluster, transport.Revoked, transport.Recovered, transport.Expired, transport.Refused, transport.NotOwner:
 		return exitDenied
 	case transport.NotRunning:
 		return exitNotFound
