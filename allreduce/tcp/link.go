@@ -36,6 +36,12 @@ const (
 	writeSize = 16 << 10
 )
 
+// near is the round trip below which a connection is taken to stay within a building. There a congestion control that goes
+// by measured rates (BBR, some systems' default) does harm: a member that waits for its processor looks like a slow cable, and
+// is sent to more slowly still. One that goes by losses keeps the cables' queues full meanwhile. On a way through many
+// networks losses say less than rates, so that the system's choice is left alone.
+const near = 10 * time.Millisecond
+
 // Link is an allreduce.Link over a stream.
 type Link struct {
 	conn net.Conn
@@ -51,7 +57,11 @@ var _ allreduce.Link = (*Link)(nil)
 // NewLink takes over an established connection.
 func NewLink(conn net.Conn) *Link {
 	in := &patient{conn: conn}
-	return &Link{conn: conn, in: in, r: bufio.NewReaderSize(in, readSize), w: bufio.NewWriterSize(conn, writeSize)}
+	l := &Link{conn: conn, in: in, r: bufio.NewReaderSize(in, readSize), w: bufio.NewWriterSize(conn, writeSize)}
+	if rtt := l.RTT(); rtt > 0 && rtt < near {
+		goByLosses(l.socket())
+	}
+	return l
 }
 
 // WriteFrame implements allreduce.Link.
@@ -83,14 +93,20 @@ func (l *Link) Close() error {
 
 // RTT is the least round trip that the kernel has seen on the connection; 0 = not known.
 func (l *Link) RTT() time.Duration {
+	if c := l.socket(); c != nil {
+		return minRTT(c)
+	}
+	return 0
+}
+
+// socket is the connection below TLS, or nil if it is none of the kernel's.
+func (l *Link) socket() syscall.Conn {
 	conn := l.conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn()
 	}
-	if c, ok := conn.(syscall.Conn); ok {
-		return minRTT(c)
-	}
-	return 0
+	c, _ := conn.(syscall.Conn)
+	return c
 }
 
 // patient grants every read its own deadline: a slow link that still brings bytes is not silent.

@@ -21,3 +21,18 @@ func minRTT(conn syscall.Conn) time.Duration {
 	})
 	return rtt
 }
+
+// goByLosses has the kernel judge a connection by its losses. It may not be allowed to; then the system's choice stays.
+func goByLosses(conn syscall.Conn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for _, name := range []string{"cubic", "reno"} { // where neither is the default, often only the second is for everybody
+			if unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name) == nil {
+				return
+			}
+		}
+	})
+}
