@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"lorad/data"
@@ -43,8 +44,11 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		return nil, err
 	}
 	rec, err := recipe.Load(portable, n.view(p.files))
+	if err == nil {
+		err = rec.Check()
+	}
 	if err != nil {
-		return nil, err
+		return nil, p.inUsersWords(err)
 	}
 	spec := &proto.Spec{
 		Name:           j.Name,
@@ -57,6 +61,9 @@ func (n *Node) Prepare(ctx context.Context, req *proto.SubmitRequest) (*proto.Sp
 		OutputDir:      j.OutputDir,
 		BaseModel:      j.BaseModel,
 		Warnings:       rec.Warnings(),
+	}
+	for i, w := range spec.Warnings {
+		spec.Warnings[i] = p.words().Replace(w)
 	}
 	spec.Run = runID(spec)
 	n.mu.Lock()
@@ -112,7 +119,27 @@ type preparation struct {
 	store    *blob.Store
 	embedded fs.FS
 	files    []*proto.File
+	paths    []string // of the data files: the portable name and the user's, in turn
 }
+
+// words turns portable names of data files into the user's.
+func (p *preparation) words() *strings.Replacer { return strings.NewReplacer(p.paths...) }
+
+// inUsersWords is the error with the paths that the user knows.
+func (p *preparation) inUsersWords(err error) error {
+	if said := p.words().Replace(err.Error()); said != err.Error() {
+		return &renamedError{err, said}
+	}
+	return err
+}
+
+type renamedError struct {
+	error
+	said string
+}
+
+func (e *renamedError) Error() string { return e.said }
+func (e *renamedError) Unwrap() error { return e.error }
 
 // collect takes all inputs into the store and returns the job with their portable names in place of paths.
 func (p *preparation) collect(ctx context.Context, j job.Job) (job.Job, error) {
@@ -139,7 +166,10 @@ func (p *preparation) collect(ctx context.Context, j job.Job) (job.Job, error) {
 
 func (p *preparation) base(dir string) error {
 	if dir != EmbeddedBase {
-		return p.folder(dir, recipe.BaseDir, modelFile)
+		if err := p.folder(dir, recipe.BaseDir, modelFile); err != nil {
+			return err
+		}
+		return p.isModel(dir)
 	}
 	return fs.WalkDir(p.embedded, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !modelFile(name) {
@@ -149,6 +179,14 @@ func (p *preparation) base(dir string) error {
 		p.add(path.Join(recipe.BaseDir, name), info)
 		return err
 	})
+}
+
+// isModel refuses a folder of something else by its own name.
+func (p *preparation) isModel(dir string) error {
+	if !slices.ContainsFunc(p.files, func(f *proto.File) bool { return f.Name == path.Join(recipe.BaseDir, "config.json") }) {
+		return fmt.Errorf("read model folder: there is no config.json in %s; a Hugging Face model folder has config.json, tokenizer.json and *.safetensors", dir)
+	}
+	return nil
 }
 
 // folder takes the wanted files of a directory (not of those below it: Hugging Face folders are flat).
@@ -183,7 +221,9 @@ func (p *preparation) datasets(ctx context.Context, in []job.Dataset, under stri
 		if err != nil {
 			return nil, err
 		}
-		out[i].Path = fmt.Sprintf("%s/%d%s", under, i, data.Extension(out[i].Path))
+		name := fmt.Sprintf("%s/%d%s", under, i, data.Extension(out[i].Path))
+		p.paths = append(p.paths, name, out[i].Path)
+		out[i].Path = name
 		p.add(out[i].Path, info)
 	}
 	return out, nil

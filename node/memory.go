@@ -134,8 +134,12 @@ func (w *worker) fits(b engine.Batch) error {
 		len(b.Tokens), need>>20, have>>20, engine.ErrOutOfMemory)
 }
 
-// dropOut has the others go on without this node, which gets no ready for the run again.
+// dropOut has the others go on without this node, which gets no ready for the run again. A run that has no others has failed.
 func (w *worker) dropOut(ctx context.Context, a step.ReportUnable) {
+	if w.node.cfg.Alone {
+		w.broken(ctx, errors.New(a.Detail))
+		return
+	}
 	w.log.Error("this node drops out of the run", "cause", a.Detail)
 	w.node.mu.Lock()
 	w.node.unfit[w.id] = true

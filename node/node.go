@@ -53,6 +53,7 @@ type Config struct {
 	ID       string
 	Dir      string // state directory: input blobs, checkpoints of runs whose home is elsewhere
 	Threads  int    // of the engine; 0 = all cores
+	Alone    bool   // no other node can ever do what this one cannot
 	Embedded fs.FS  // the model inside the binary
 	GPUs     GPUs   // of this machine; nil: it has none
 	Control  Control

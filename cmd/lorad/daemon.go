@@ -35,6 +35,7 @@ type daemonConfig struct {
 	Threads   int
 	Workspace string // absolute; "" for none
 	Bootstrap bool   // make a new cluster if the directory has none
+	Alone     bool   // nobody else will ever be in it
 	Join      string
 	Token     string
 	Witness   bool // joins as one
@@ -134,7 +135,7 @@ func (d *daemon) registry(creds *coordinator.Credentials, mux *transport.Mux) *t
 // openNode makes the part that works on runs. A witness has none.
 func (d *daemon) openNode(cfg daemonConfig, creds *coordinator.Credentials, rings *rings, gpus node.GPUs) (err error) {
 	d.node, err = node.New(node.Config{
-		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Embedded: embedded.Base(), GPUs: gpus,
+		ID: creds.Node.Id, Dir: cfg.Dir, Threads: cfg.Threads, Alone: cfg.Alone, Embedded: embedded.Base(), GPUs: gpus,
 		Control: rings.control, Peers: rings.control, Rings: rings, Log: cfg.Log,
 	})
 	return err

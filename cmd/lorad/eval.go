@@ -46,6 +46,7 @@ type evalResult struct {
 }
 
 func (e evalCmd) Run(a *app) error {
+	a.endAtOnce()
 	base, err := baseOf(e.Adapter, e.BaseModel)
 	if err != nil {
 		return usage(err)

@@ -116,6 +116,17 @@ func stateDir() string {
 	return filepath.Join(home, ".local", "state", "lorad")
 }
 
+// endAtOnce has a signal end the program where it is: for verbs that only compute. What they have begun to write is removed.
+func (a *app) endAtOnce(begun ...string) {
+	context.AfterFunc(a.ctx, func() {
+		for _, path := range begun {
+			os.RemoveAll(path)
+		}
+		fmt.Fprintln(os.Stderr, "lorad: interrupted")
+		os.Exit(exitInterrupted)
+	})
+}
+
 // print writes one value to stdout: as JSON, or as text says.
 func (a *app) print(v any, text func(w io.Writer)) error {
 	if !a.json {

@@ -49,6 +49,7 @@ type nodeMemory struct {
 }
 
 func (p planCmd) Run(a *app) error {
+	a.endAtOnce()
 	j, err := readJob(p.Job)
 	if err != nil {
 		return err
@@ -85,11 +86,11 @@ func (p planCmd) recipe(j job.Job) (*recipe.Recipe, model.Config, error) {
 	base := baseFolder(j.BaseModel)
 	text, err := fs.ReadFile(base, "config.json")
 	if err != nil {
-		return nil, model.Config{}, fmt.Errorf("base_model: %w", err)
+		return nil, model.Config{}, fmt.Errorf("base_model %s: %w", j.BaseModel, err)
 	}
 	cfg, err := model.ReadConfig(text)
 	if err != nil {
-		return nil, cfg, fmt.Errorf("base_model: %w", err)
+		return nil, cfg, fmt.Errorf("base_model %s: %w", j.BaseModel, err)
 	}
 	if _, err := fs.Stat(base, "tokenizer.json"); errors.Is(err, fs.ErrNotExist) {
 		return nil, cfg, nil

@@ -66,18 +66,19 @@ type piece struct {
 }
 
 func (p prepareCmd) Run(a *app) error {
+	a.endAtOnce()
 	j, err := readJob(p.Job)
 	if err != nil {
 		return err
 	}
 	base, err := model.Open(baseFolder(j.BaseModel))
 	if err != nil {
-		return usage(fmt.Errorf("base_model: %w", err))
+		return usage(fmt.Errorf("base_model %s: %w", j.BaseModel, err))
 	}
 	defer base.Close()
 	tok, err := base.Tokenizer()
 	if err != nil {
-		return usage(fmt.Errorf("base_model: %w", err))
+		return usage(fmt.Errorf("base_model %s: %w", j.BaseModel, err))
 	}
 	sources := data.SourcesOf(j, func(path string) (io.ReadCloser, error) { return os.Open(path) })
 	set, err := data.Build(sources, data.OptionsOf(j), tok, base.ChatTemplate())

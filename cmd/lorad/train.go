@@ -62,7 +62,7 @@ func (t trainCmd) alone(a *app, output string, req *proto.SubmitRequest) error {
 	dir := filepath.Join(a.dir, "alone", hex.EncodeToString(of[:6]))
 	ctx, stop := context.WithCancel(context.WithoutCancel(a.ctx)) // Ctrl-C is for the run first, not for the node
 	defer stop()
-	d, err := startDaemon(ctx, daemonConfig{Dir: dir, Name: "local", Bind: "127.0.0.1:0", Threads: t.Threads, Bootstrap: true, Log: a.log})
+	d, err := startDaemon(ctx, daemonConfig{Dir: dir, Name: "local", Bind: "127.0.0.1:0", Threads: t.Threads, Bootstrap: true, Alone: true, Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -134,9 +134,9 @@ func (p planner) stopping() Decision {
 	if p.dead(l.Members) == "" && !p.broken() && !p.yielded() {
 		return p.renew()
 	}
-	rest := p.relieved(p.staying())
+	rest := p.relieved(slices.DeleteFunc(p.staying(), func(id string) bool { return p.unfit(id) != "" }))
 	if len(rest) == 0 {
-		return p.settle("stopped: no member is alive to write another checkpoint")
+		return p.settle("stopped: no member is alive and able to write another checkpoint")
 	}
 	if w := p.backoff(); w > 0 {
 		return wait("stops again in %d ms", w)

@@ -54,9 +54,6 @@ func (b *builder[T]) bind() error {
 	switch {
 	case b.err != nil:
 		return b.err
-	case b.ad.LoRA != nil && b.targets == 0:
-		return fmt.Errorf("llama: adapter: target_modules %v%s match no linear layer; use names such as q_proj, v_proj, or all-linear",
-			b.ad.LoRA.TargetModules, b.ad.LoRA.TargetRegex)
 	case b.used < len(b.ad.Init):
 		return fmt.Errorf("llama: adapter: initial values for %s, which is not trained here; match target_modules with the adapter's", b.stray())
 	}
@@ -70,6 +67,10 @@ func (b *builder[T]) declare() error {
 	}
 	b.saved = map[string]bool{}
 	b.walk()
+	if b.ad.LoRA != nil && b.targets == 0 {
+		return fmt.Errorf("llama: adapter: target_modules %v%s match no linear layer; use names such as q_proj, v_proj, or all-linear",
+			b.ad.LoRA.TargetModules, b.ad.LoRA.TargetRegex)
+	}
 	return b.checkSaved()
 }
 

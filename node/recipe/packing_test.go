@@ -150,3 +150,15 @@ func embeddedBase(t testing.TB, examples []byte) fstest.MapFS {
 	}
 	return files
 }
+
+// A run of 2^40 steps is planned at once, with memory for whatever its micro-batches may be.
+func TestLargestOfALongRun(t *testing.T) {
+	files := randomBase(t, curveFamilies["mistral"])
+	files["data/0.jsonl"] = &fstest.MapFile{Data: shortExamples(45)}
+	for _, more := range []string{"", "sample_packing: true\nsequence_len: 128\n"} {
+		short, long := packing(t, files, more+"max_steps: 100\n").Largest(), packing(t, files, more+"max_steps: 1099511627776\n").Largest()
+		if long.Rows < short.Rows || long.Labelled < short.Labelled || long.Longest != short.Longest {
+			t.Errorf("%q: %+v is not room for %+v", more, long, short)
+		}
+	}
+}

@@ -8,9 +8,14 @@ import (
 	"lorad/model"
 )
 
-// Largest is how large the micro-batches of the run get, those of the validation set included.
+// mostLooked is how many examples Largest looks at. Nobody waits for it to go through ten thousand epochs.
+const mostLooked = 1 << 23
+
+// Largest is how large the micro-batches of the run get, those of the validation set included. Of a run that is very long it is a bound: what they
+// would be if the longest examples met.
 func (r *Recipe) Largest() llama.Batch {
 	var top llama.Batch
+	looked := 0
 	add := func(examples []data.Example, micros [][]int) {
 		for _, which := range micros {
 			rows, labelled := 0, 0
@@ -19,13 +24,41 @@ func (r *Recipe) Largest() llama.Batch {
 				top.Longest = max(top.Longest, len(examples[i].Tokens))
 			}
 			top.Rows, top.Labelled = max(top.Rows, rows), max(top.Labelled, labelled)
+			looked += len(which)
 		}
 	}
+	add(r.Set.Val, r.val)
 	for done := range r.Plan.Steps() {
+		if looked > mostLooked {
+			return r.bound(top)
+		}
 		add(r.Set.Train, r.Plan.Batch(done))
 	}
-	add(r.Set.Val, r.val)
 	return top
+}
+
+// bound is the micro-batch that none of the training set exceeds, nor top.
+func (r *Recipe) bound(top llama.Batch) llama.Batch {
+	n, labelled := r.Job.MicroBatchSize, 0
+	for _, e := range r.Set.Train {
+		top.Longest, labelled = max(top.Longest, len(e.Tokens)), max(labelled, e.Labelled())
+	}
+	row := top.Longest
+	if r.Job.SamplePacking {
+		row, labelled = r.Job.SequenceLen, r.Job.SequenceLen
+	}
+	top.Rows, top.Labelled = max(top.Rows, n*row), max(top.Labelled, n*labelled)
+	return top
+}
+
+// Check says what of the job does not go with the model, before anybody loads weights.
+func (r *Recipe) Check() error {
+	ad, err := r.trained()
+	if err != nil {
+		return err
+	}
+	_, err = llama.Layout(r.Base.Config(), ad)
+	return err
 }
 
 // exampleBytes is what an example takes besides its texts and tokens.
