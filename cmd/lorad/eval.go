@@ -46,7 +46,7 @@ type evalResult struct {
 }
 
 func (e evalCmd) Run(a *app) error {
-	a.endAtOnce()
+	defer a.endAtOnce()()
 	base, err := baseOf(e.Adapter, e.BaseModel)
 	if err != nil {
 		return usage(err)

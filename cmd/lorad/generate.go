@@ -24,7 +24,7 @@ type generateCmd struct {
 }
 
 func (g generateCmd) Run(a *app) error {
-	a.endAtOnce()
+	defer a.endAtOnce()()
 	prompt := g.Prompt
 	if prompt == "-" {
 		in, err := io.ReadAll(io.LimitReader(os.Stdin, 1<<20))

@@ -116,9 +116,10 @@ func stateDir() string {
 	return filepath.Join(home, ".local", "state", "lorad")
 }
 
-// endAtOnce has a signal end the program where it is: for verbs that only compute. What they have begun to write is removed.
-func (a *app) endAtOnce(begun ...string) {
-	context.AfterFunc(a.ctx, func() {
+// endAtOnce has a signal end the program where it is, until the function it returns is called: for verbs that only compute. What they
+// have begun to write is removed.
+func (a *app) endAtOnce(begun ...string) (done func() bool) {
+	return context.AfterFunc(a.ctx, func() {
 		for _, path := range begun {
 			os.RemoveAll(path)
 		}

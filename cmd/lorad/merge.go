@@ -64,7 +64,7 @@ func (m mergeCmd) Run(a *app) error {
 	if _, err := os.Stat(m.Out); !errors.Is(err, fs.ErrNotExist) {
 		return usage(fmt.Errorf("%s is there already: give a new folder", m.Out))
 	}
-	a.endAtOnce(m.Out)
+	defer a.endAtOnce(m.Out)()
 	o, err := openAdapter(m.Adapter, m.BaseModel)
 	if err != nil {
 		return usage(err)
@@ -91,7 +91,7 @@ func (m mergeCmd) Run(a *app) error {
 }
 
 func (v verifyCmd) Run(a *app) error {
-	a.endAtOnce()
+	defer a.endAtOnce()()
 	o, err := openAdapter(v.Adapter, v.BaseModel)
 	if err != nil {
 		return usage(err)

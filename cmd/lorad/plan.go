@@ -49,7 +49,7 @@ type nodeMemory struct {
 }
 
 func (p planCmd) Run(a *app) error {
-	a.endAtOnce()
+	defer a.endAtOnce()()
 	j, err := readJob(p.Job)
 	if err != nil {
 		return err

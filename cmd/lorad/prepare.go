@@ -66,7 +66,7 @@ type piece struct {
 }
 
 func (p prepareCmd) Run(a *app) error {
-	a.endAtOnce()
+	defer a.endAtOnce()()
 	j, err := readJob(p.Job)
 	if err != nil {
 		return err
