@@ -83,6 +83,9 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 		return err
 	}
 	d.undo(func() { local.Close() })
+	if cfg, err = placed(cfg); err != nil {
+		return err
+	}
 	at, err := transport.Bind(cfg.Bind, cfg.Advertise)
 	if err != nil {
 		return err
@@ -91,6 +94,9 @@ func (d *daemon) open(ctx context.Context, cfg daemonConfig) error {
 	facts := facts(cfg)
 	creds, err := credentials(ctx, cfg, at, facts)
 	if err != nil {
+		return err
+	}
+	if err := keepPlace(cfg); err != nil {
 		return err
 	}
 	mux, err := transport.Config{Bound: at, Identity: creds.Identity, Refused: refused(cfg.Log)}.Listen()

@@ -16,8 +16,8 @@ const tokenEnv = "LORAD_TOKEN"
 
 // daemonFlags are common to lorad up and lorad join.
 type daemonFlags struct {
-	Name      string `help:"Name of this node (default: the host name)."`
-	Bind      string `default:":7840" help:"Address and port to listen on; the one TCP port a firewall has to let through."`
+	Name      string `help:"Name of this node (default: what it was, or the host name)."`
+	Bind      string `help:"Address and port to listen on (default: what it was, or :7840); the one TCP port a firewall has to let through." placeholder:"[ADDR]:PORT"`
 	Advertise string `help:"host:port at which other nodes reach this one, if it is not what it listens on (NAT, port mapping)."`
 	Workspace string `help:"Folder below which jobs that people submit from elsewhere (--server) read and write; without it there are no such jobs." placeholder:"DIR" type:"path"`
 	Threads   int    `help:"Threads of the CPU engine (default: all cores)." placeholder:"N"`
