@@ -112,7 +112,7 @@ func (b *box) removedNode() *ca.Identity {
 	for _, cmd := range []*proto.Command{
 		{Do: &proto.Command_PutNode{PutNode: &proto.PutNode{Node: gone}}}, {Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: gone.Id}}},
 	} {
-		if _, err := b.apply(b.ctx(5*time.Second), cmd); err != nil {
+		if _, err := b.apply(b.ctx(enough), cmd); err != nil {
 			b.t.Fatal(err)
 		}
 	}
@@ -151,7 +151,7 @@ func (b *box) callers() []caller {
 	list = append(list, caller{"with an expired certificate, at the door for renewal", ca.Lapsed,
 		b.rude(transport.Renew, b.issue(ca.Voter, ca.NewNodeID(), -ca.Backdate/2))})
 	for name, token := range b.tokens() {
-		conn, err := transport.GRPCPeople(b.ctx(5*time.Second), b.mux.Advertise(), token)
+		conn, err := transport.GRPCPeople(b.ctx(enough), b.mux.Advertise(), token)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -173,7 +173,7 @@ func (b *box) tokens() map[string]ca.JoinToken {
 		"viewer": {Role: "viewer"}, "operator": {Role: "operator"}, "for a node": {Role: "voter"},
 		"expired": {Role: "operator", TtlMs: 1}, "revoked": {Role: "operator"},
 	} {
-		reply, err := b.ctl.CreateToken(b.ctx(5*time.Second), req)
+		reply, err := b.ctl.CreateToken(b.ctx(enough), req)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func (b *box) tokens() map[string]ca.JoinToken {
 			b.t.Fatal(err)
 		}
 	}
-	_, err := b.ctl.RemoveToken(b.ctx(5*time.Second), &proto.RemoveTokenRequest{Id: list["revoked"].ID()})
+	_, err := b.ctl.RemoveToken(b.ctx(enough), &proto.RemoveTokenRequest{Id: list["revoked"].ID()})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -214,13 +214,13 @@ func try(ctx context.Context, conn *grpc.ClientConn, method string) error {
 func TestStrangersTryEverything(t *testing.T) {
 	t.Parallel()
 	b := first(t)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	tried, open := 0, 0
 	for _, who := range b.callers() {
 		for _, method := range b.methods() {
-			err := try(b.ctx(10*time.Second), who.conn, method)
+			err := try(b.ctx(enough), who.conn, method)
 			if ok, want := !turnedAway(method, err), allowed(who.role, method, false); ok != want {
 				t.Errorf("%s, %q: %s: answered %v, want %v: %v", who.name, who.role, method, ok, want, err)
 			} else if ok {
@@ -240,7 +240,7 @@ func TestStrangersTryEverything(t *testing.T) {
 func TestStrangersCommands(t *testing.T) {
 	t.Parallel()
 	b := first(t)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	fields := (&proto.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("do").Fields()

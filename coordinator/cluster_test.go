@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			break
 		}
-		if try == 5 {
+		if try == 30 {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -124,7 +125,7 @@ func firstWith(t testing.TB, edit func(*Config)) *box {
 
 func (b *box) token(uses uint32, ttl time.Duration) string {
 	b.t.Helper()
-	r, err := b.ctl.CreateToken(b.ctx(5*time.Second), &proto.CreateTokenRequest{Uses: uses, TtlMs: ttl.Milliseconds(), Voter: true})
+	r, err := b.ctl.CreateToken(b.ctx(enough), &proto.CreateTokenRequest{Uses: uses, TtlMs: ttl.Milliseconds(), Voter: true})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -144,7 +145,7 @@ func (b *box) joinWith(token string, facts *proto.Node, edit func(*Config)) *box
 	b.t.Helper()
 	dir := b.t.TempDir()
 	at := bound(b.t)
-	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), token, at, facts)
+	creds, err := Join(b.ctx(enough), dir, b.mux.Advertise(), token, at, facts)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func three(t testing.TB) []*box {
 	c := a.join(tok)
 	all := []*box{a, b, c}
 	for _, x := range all {
-		if err := x.Ready(x.ctx(5 * time.Second)); err != nil {
+		if err := x.Ready(x.ctx(enough)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -179,9 +180,12 @@ func three(t testing.TB) []*box {
 	return all
 }
 
+// enough is how long what has to come may take on a busy machine.
+const enough = time.Minute
+
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(8 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(enough); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never came: %s", what)
 		}
@@ -190,7 +194,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 
 func (b *box) submit(job string) *proto.SubmitReply {
 	b.t.Helper()
-	r, err := b.ctl.Submit(b.ctx(5*time.Second), &proto.SubmitRequest{JobYaml: job, Dir: "/out"})
+	r, err := b.ctl.Submit(b.ctx(enough), &proto.SubmitRequest{JobYaml: job, Dir: "/out"})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -208,8 +212,7 @@ func (b *box) leased(run string, n int, generation uint64) *proto.Run {
 	return r
 }
 
-// did reports steps [from, to] as this node.
-// did reports steps, again if a new leader was quicker to grant the next generation.
+// did reports steps [from, to] as this node, again if a new leader was quicker to grant the next generation.
 func (b *box) did(run string, from, to uint64) error {
 	err := b.didOnce(run, from, to)
 	for refusal := (*state.Error)(nil); errors.As(err, &refusal) && refusal.Kind == state.Stale; {
@@ -223,19 +226,19 @@ func (b *box) didOnce(run string, from, to uint64) error {
 	for s := from; s <= to; s++ {
 		steps = append(steps, &proto.StepRecord{Step: s, Loss: 1 / float64(s), Digest: s, DurationUs: 100_000})
 	}
-	return b.Report(b.ctx(8*time.Second), &proto.Report{Run: run, Node: b.ID(), Generation: b.Run(run).Lease.Generation, Steps: steps})
+	return b.Report(b.ctx(enough), &proto.Report{Run: run, Node: b.ID(), Generation: b.Run(run).Lease.Generation, Steps: steps})
 }
 
 func (b *box) leads() bool { _, id := b.raft.LeaderWithID(); return string(id) == b.ID() }
 
-func leader(boxes []*box) (*box, []*box) {
-	for i, b := range boxes {
-		if b.leads() {
-			rest := append(append([]*box{}, boxes[:i]...), boxes[i+1:]...)
-			return b, rest
-		}
-	}
-	return nil, boxes
+// leader waits for one: on a busy machine an election may be on.
+func leader(boxes []*box) (lead *box, rest []*box) {
+	i := -1
+	eventually(boxes[0].t, "a leader", func() bool {
+		i = slices.IndexFunc(boxes, (*box).leads)
+		return i >= 0
+	})
+	return boxes[i], slices.Delete(slices.Clone(boxes), i, i+1)
 }
 
 func TestClusterGoesOnWithoutItsLeader(t *testing.T) {
@@ -266,7 +269,7 @@ func TestClusterGoesOnWithoutItsLeader(t *testing.T) {
 	}
 	t.Logf("report taken %v after the leader was cut off", time.Since(dead))
 	gen := rest[0].Run(run).Lease.Generation
-	err := rest[0].Report(rest[0].ctx(5*time.Second), &proto.Report{
+	err := rest[0].Report(rest[0].ctx(enough), &proto.Report{
 		Run: run, Node: rest[0].ID(), Generation: gen, Outcome: proto.Outcome_ABORTED, Suspect: old.ID()})
 	if err != nil {
 		t.Fatal(err)
@@ -278,7 +281,7 @@ func TestClusterGoesOnWithoutItsLeader(t *testing.T) {
 	}
 	rest[1].stop(run)
 	gen = rest[0].Run(run).Lease.Generation
-	err = rest[0].Report(rest[0].ctx(5*time.Second), &proto.Report{Run: run, Node: rest[0].ID(), Generation: gen, Outcome: proto.Outcome_PAUSED})
+	err = rest[0].Report(rest[0].ctx(enough), &proto.Report{Run: run, Node: rest[0].ID(), Generation: gen, Outcome: proto.Outcome_PAUSED})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +303,7 @@ func (b *box) follow(run string) <-chan uint64 {
 			return
 		}
 		defer conn.Close()
-		stream, err := proto.NewControlClient(conn).Follow(b.ctx(9*time.Second), &proto.FollowRequest{Run: run})
+		stream, err := proto.NewControlClient(conn).Follow(b.ctx(enough), &proto.FollowRequest{Run: run})
 		for err == nil {
 			var e *proto.FollowEvent
 			if e, err = stream.Recv(); err == nil {
@@ -320,7 +323,7 @@ func (b *box) follow(run string) <-chan uint64 {
 
 func (b *box) stop(run string) {
 	b.t.Helper()
-	if _, err := b.ctl.Stop(b.ctx(5*time.Second), &proto.StopRequest{Run: run}); err != nil {
+	if _, err := b.ctl.Stop(b.ctx(enough), &proto.StopRequest{Run: run}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -338,12 +341,12 @@ func TestTokensThatDoNotWork(t *testing.T) {
 	time.Sleep(2 * time.Millisecond)
 	for want, token := range map[string]string{"used up": used, "expired": expired} {
 		began := time.Now()
-		_, err := Join(a.ctx(5*time.Second), t.TempDir(), a.mux.Advertise(), token, bound(t), facts("x"))
+		_, err := Join(a.ctx(enough), t.TempDir(), a.mux.Advertise(), token, bound(t), facts("x"))
 		if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
 		}
-		if d := time.Since(began); d > time.Second {
-			t.Errorf("%s: refused only after %v", want, d)
+		if d := time.Since(began); d > enough/2 {
+			t.Errorf("%s: refused only after %v: it was asked again", want, d)
 		}
 	}
 }
@@ -367,7 +370,7 @@ func TestSpentTokenKeepsItsIdentity(t *testing.T) {
 	}
 	defer stop()
 	ask := func(id string) error {
-		_, err := enrolOnce(a.ctx(5*time.Second), a.mux.Advertise(), tok, &proto.JoinRequest{
+		_, err := enrolOnce(a.ctx(enough), a.mux.Advertise(), tok, &proto.JoinRequest{
 			TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts("x"), id, at.Advertise()), NowUnixMs: time.Now().UnixMilli(),
 		})
 		return err
@@ -389,7 +392,7 @@ func TestNodeComesBackOnAnotherPort(t *testing.T) {
 	t.Parallel()
 	a := first(t)
 	b := a.join(a.token(1, time.Minute))
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	run := a.submit("job: 2").Run.Spec.Run
@@ -401,7 +404,7 @@ func TestNodeComesBackOnAnotherPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := open(t, b.dir, "box", creds)
-	if err := again.Ready(again.ctx(5 * time.Second)); err != nil {
+	if err := again.Ready(again.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	if r := again.Run(run); r == nil || r.Lease.Generation < 2 {
@@ -423,14 +426,14 @@ func TestStopAndResumeOnOneNode(t *testing.T) {
 	a.stop(run)
 	resumed := make(chan *proto.SubmitReply, 1)
 	go func() { // while it is still stopping
-		r, err := a.ctl.Submit(a.ctx(5*time.Second), &proto.SubmitRequest{JobYaml: "job: 3"})
+		r, err := a.ctl.Submit(a.ctx(enough), &proto.SubmitRequest{JobYaml: "job: 3"})
 		if err != nil {
 			t.Error(err)
 		}
 		resumed <- r
 	}()
 	time.Sleep(20 * time.Millisecond)
-	err := a.Report(a.ctx(time.Second), &proto.Report{Run: run, Node: a.ID(), Generation: 1, Outcome: proto.Outcome_PAUSED})
+	err := a.Report(a.ctx(enough), &proto.Report{Run: run, Node: a.ID(), Generation: 1, Outcome: proto.Outcome_PAUSED})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +452,7 @@ func TestStopAndResumeOnOneNode(t *testing.T) {
 	}
 	b := open(t, a.dir, "box", creds)
 	eventually(t, "the state from the disk", func() bool { return b.Run(run) != nil })
-	b.Ready(b.ctx(5 * time.Second))
+	b.Ready(b.ctx(enough))
 	r := b.Run(run)
 	if r.Step != 3 || r.Lease.Generation != 2 || before == [32]byte{} {
 		t.Errorf("after a restart: %v", r)
@@ -460,12 +463,12 @@ func TestStopAndResumeOnOneNode(t *testing.T) {
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	a := first(t)
-	tok, err := a.ctl.CreateToken(a.ctx(5*time.Second), &proto.CreateTokenRequest{})
+	tok, err := a.ctl.CreateToken(a.ctx(enough), &proto.CreateTokenRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := a.join(tok.Token)
-	if err := w.Ready(w.ctx(5 * time.Second)); err != nil {
+	if err := w.Ready(w.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	run := w.submit("job: 5").Run.Spec.Run
@@ -474,7 +477,7 @@ func TestRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := func(what string, cmd *proto.Command) {
-		if _, err := w.apply(w.ctx(2*time.Second), cmd); status.Code(err) != codes.PermissionDenied {
+		if _, err := w.apply(w.ctx(enough), cmd); status.Code(err) != codes.PermissionDenied {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -482,7 +485,7 @@ func TestRoles(t *testing.T) {
 	refused("another's report", &proto.Command{Do: &proto.Command_Report{Report: &proto.Report{Run: run, Node: a.ID()}}})
 	voter := facts("box")
 	voter.Id, voter.Addr, voter.Voter = w.ID(), w.mux.Advertise(), true
-	if _, err := w.apply(w.ctx(2*time.Second), &proto.Command{Do: &proto.Command_PutNode{PutNode: &proto.PutNode{Node: voter}}}); err != nil {
+	if _, err := w.apply(w.ctx(enough), &proto.Command{Do: &proto.Command_PutNode{PutNode: &proto.PutNode{Node: voter}}}); err != nil {
 		t.Error(err)
 	}
 	if a.fsm.node(w.ID()).Voter {
@@ -490,7 +493,7 @@ func TestRoles(t *testing.T) {
 	}
 
 	remove := &proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: w.ID(), Heir: a.ID()}}}
-	if _, err := a.apply(a.ctx(2*time.Second), remove); err != nil {
+	if _, err := a.apply(a.ctx(enough), remove); err != nil {
 		t.Fatal(err)
 	}
 	r := a.leased(run, 1, 2)

@@ -145,7 +145,7 @@ func (b *box) tryJoin(t testing.TB, data []byte) {
 
 func FuzzJoin(f *testing.F) {
 	b := first(f)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(joinRequest(f, b))
@@ -154,7 +154,7 @@ func FuzzJoin(f *testing.F) {
 
 func TestHostileJoins(t *testing.T) {
 	b := first(t)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	hostile.Test(t, hostile.Parser{Seeds: [][]byte{joinRequest(t, b)}, Parse: b.tryJoin, Small: 1_000, Memory: func(n int) int { return 2<<20 + 200*n }})

@@ -59,7 +59,7 @@ func (b *box) get(method, path, token string, header map[string]string) (int, st
 func TestStrangersTryEveryRoute(t *testing.T) {
 	t.Parallel()
 	b := first(t)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	run := b.submit("job: 6").Run.Spec.Run
@@ -137,7 +137,7 @@ func TestSlowHTTPEnds(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}()
-	conn.SetReadDeadline(began.Add(4 * time.Second))
+	conn.SetReadDeadline(began.Add(enough))
 	_, err = io.Copy(io.Discard, conn)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -150,12 +150,12 @@ func TestSlowHTTPEnds(t *testing.T) {
 func TestPeopleGetWhatTheirTokenSays(t *testing.T) {
 	t.Parallel()
 	b := first(t)
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	tokens := b.tokens()
 	call := func(name string) proto.ControlClient {
-		conn, err := transport.GRPCPeople(b.ctx(5*time.Second), b.mux.Advertise(), tokens[name])
+		conn, err := transport.GRPCPeople(b.ctx(enough), b.mux.Advertise(), tokens[name])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,26 +163,26 @@ func TestPeopleGetWhatTheirTokenSays(t *testing.T) {
 		return proto.NewControlClient(conn)
 	}
 	viewer, operator := call("viewer"), call("operator")
-	if _, err := viewer.Cluster(b.ctx(5*time.Second), &proto.ClusterRequest{}); err != nil {
+	if _, err := viewer.Cluster(b.ctx(enough), &proto.ClusterRequest{}); err != nil {
 		t.Error(err)
 	}
 	for role, want := range map[string]codes.Code{
 		"worker": codes.OK, "viewer": codes.OK, "voter": codes.PermissionDenied, "witness": codes.PermissionDenied, "operator": codes.PermissionDenied,
 	} {
-		if _, err := operator.CreateToken(b.ctx(5*time.Second), &proto.CreateTokenRequest{Role: role}); status.Code(err) != want {
+		if _, err := operator.CreateToken(b.ctx(enough), &proto.CreateTokenRequest{Role: role}); status.Code(err) != want {
 			t.Errorf("an operator makes a %s's token: %v", role, err)
 		}
-		if _, err := viewer.CreateToken(b.ctx(5*time.Second), &proto.CreateTokenRequest{Role: role}); status.Code(err) != codes.PermissionDenied {
+		if _, err := viewer.CreateToken(b.ctx(enough), &proto.CreateTokenRequest{Role: role}); status.Code(err) != codes.PermissionDenied {
 			t.Errorf("a viewer makes a %s's token: %v", role, err)
 		}
 	}
 	// The fake Prepare of these tests names the output after the folder it is given.
 	b.cfg.Workspace = "/workspace"
-	reply, err := operator.Submit(b.ctx(5*time.Second), &proto.SubmitRequest{JobYaml: "job: 7", Dir: "/etc"})
+	reply, err := operator.Submit(b.ctx(enough), &proto.SubmitRequest{JobYaml: "job: 7", Dir: "/etc"})
 	if err != nil || reply.Run.Spec.OutputDir != "/workspace" {
 		t.Errorf("a job from elsewhere goes to %q: %v", reply.GetRun().GetSpec().GetOutputDir(), err)
 	}
-	list, err := operator.Tokens(b.ctx(5*time.Second), &proto.TokensRequest{})
+	list, err := operator.Tokens(b.ctx(enough), &proto.TokensRequest{})
 	if err != nil || len(list.Tokens) < 4 {
 		t.Fatalf("tokens: %v, %v", list, err)
 	}
@@ -191,10 +191,10 @@ func TestPeopleGetWhatTheirTokenSays(t *testing.T) {
 			t.Errorf("the list shows what belongs to the secret of %s", tok.Id)
 		}
 	}
-	if _, err := operator.RemoveToken(b.ctx(5*time.Second), &proto.RemoveTokenRequest{Id: tokens["viewer"].ID()}); err != nil {
+	if _, err := operator.RemoveToken(b.ctx(enough), &proto.RemoveTokenRequest{Id: tokens["viewer"].ID()}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := viewer.Cluster(b.ctx(5*time.Second), &proto.ClusterRequest{}); status.Code(err) != codes.Unauthenticated {
+	if _, err := viewer.Cluster(b.ctx(enough), &proto.ClusterRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("with a revoked token: %v", err)
 	}
 }

@@ -21,7 +21,7 @@ func TestThousandJoinsWithTenTokens(t *testing.T) {
 	const joins, tokens, uses, atOnce = 1000, 10, 7, 40
 	a := first(t)
 	b := a.join(a.token(1, time.Minute))
-	if err := b.Ready(b.ctx(5 * time.Second)); err != nil {
+	if err := b.Ready(b.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	var toks [tokens]ca.JoinToken
@@ -103,10 +103,10 @@ func joiner(t *testing.T) (request func(ca.JoinToken) *proto.JoinRequest, stop f
 // token, the certificate, Raft and gossip.
 func BenchmarkJoin(b *testing.B) {
 	a := first(b)
-	if err := a.Ready(a.ctx(5 * time.Second)); err != nil {
+	if err := a.Ready(a.ctx(enough)); err != nil {
 		b.Fatal(err)
 	}
-	tok, err := a.ctl.CreateToken(a.ctx(5*time.Second), &proto.CreateTokenRequest{Role: state.Worker, Uses: 1 << 20})
+	tok, err := a.ctl.CreateToken(a.ctx(enough), &proto.CreateTokenRequest{Role: state.Worker, Uses: 1 << 20})
 	if err != nil {
 		b.Fatal(err)
 	}

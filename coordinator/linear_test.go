@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -262,6 +263,7 @@ func TestJobAPIIsLinearizableOverTLS(t *testing.T) {
 	boxes, h := three(t), &history{}
 	boxes[0].leased(boxes[0].submit("job: first").Run.Spec.Run, 3, 1)
 	old, rest := leader(boxes)
+	var calls atomic.Int32
 	var work sync.WaitGroup
 	for i := range 3 {
 		rng := rand.New(rand.NewPCG(1, uint64(i)))
@@ -271,11 +273,12 @@ func TestJobAPIIsLinearizableOverTLS(t *testing.T) {
 		work.Go(func() {
 			for range 25 {
 				c.one()
+				if calls.Add(1) == 25 { // a third of them
+					old.kill()
+				}
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond)
-	old.kill()
 	work.Wait()
 	h.check(t, 1)
 }

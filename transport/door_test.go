@@ -119,7 +119,7 @@ func TestRenewalDoor(t *testing.T) {
 			return err
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(4 * time.Second))
+		conn.SetDeadline(time.Now().Add(enough))
 		conn.Write([]byte("x"))
 		_, err = conn.Read(make([]byte, 1))
 		return err

@@ -20,7 +20,7 @@ func TestSlowloris(t *testing.T) {
 	c := newCluster(t)
 	var mu sync.Mutex
 	refused := 0
-	m := listen(t, Config{Identity: c.node(t, "server", ca.Voter), Refused: func(net.Addr, error) {
+	m := listen(t, Config{Identity: c.node(t, "server", ca.Voter), handshake: 2 * enough, Refused: func(net.Addr, error) { // none ends by itself
 		mu.Lock()
 		defer mu.Unlock()
 		refused++
@@ -36,23 +36,19 @@ func TestSlowloris(t *testing.T) {
 		defer raw.Close()
 		raw.Write([]byte{0x16, 3, 1}[:i%4]) // nothing, or the start of a hello
 	}
-	start := time.Now()
 	conn, err := c.dialer(t, "client").Dial(short(t), m.Addr().String(), Reduce)
 	if err != nil {
 		t.Fatal("an honest node under a flood: ", err)
 	}
 	says(t, conn, "through")
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("an honest node waited %v", d)
-	}
 	waitFor(t, "the oldest handshakes to be dropped", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return refused >= flood-maxHandshakes
 	})
-	if n := runtime.NumGoroutine() - before; n > maxHandshakes+20 {
-		t.Errorf("%d goroutines for %d stalled handshakes, want at most one for each of %d", n, flood, maxHandshakes)
-	}
+	waitFor(t, "no more goroutines than one for each stalled handshake that is allowed", func() bool {
+		return runtime.NumGoroutine()-before <= maxHandshakes+20
+	})
 	if n := accepted.Load(); n != 1 {
 		t.Errorf("%d connections accepted, want 1", n)
 	}
@@ -60,7 +56,7 @@ func TestSlowloris(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(4 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(enough); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("waited in vain for ", what)
 		}
@@ -77,7 +73,7 @@ func TestStalledHandshakeEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	raw.SetDeadline(start.Add(2 * time.Second))
+	raw.SetDeadline(start.Add(enough))
 	_, err = raw.Read(make([]byte, 1))
 	if d := time.Since(start); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || d < patience {
 		t.Errorf("after %v: %v, want it open until %v and closed then", d, err, patience)
@@ -104,7 +100,7 @@ func TestStrangersAreBounded(t *testing.T) {
 		t.Errorf("%d strangers held, want at most %d", n, doors[Enrol].max)
 	}
 	says(t, all[len(all)-1], "the newest is served")
-	all[0].SetReadDeadline(time.Now().Add(time.Second))
+	all[0].SetReadDeadline(time.Now().Add(enough))
 	if _, err := all[0].Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the oldest is still there: %v", err)
 	}
@@ -117,7 +113,7 @@ func TestGarbageIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw.SetDeadline(time.Now().Add(3 * time.Second))
+		raw.SetDeadline(time.Now().Add(enough))
 		io.WriteString(raw, text)
 		raw.(*net.TCPConn).CloseWrite()
 		got, err := io.ReadAll(raw)
@@ -162,7 +158,7 @@ func TestRevocationClosesConnections(t *testing.T) {
 			}()
 			says(t, conn, "still here")
 			disconnect()
-			conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+			conn.SetReadDeadline(time.Now().Add(enough))
 			if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("read: %v, want a closed connection", err)
 			}

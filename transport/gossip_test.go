@@ -37,7 +37,7 @@ func member(t *testing.T, c cluster, name string, key []byte) (*memberlist.Membe
 func wantMembers(t *testing.T, n int, lists ...*memberlist.Memberlist) {
 	t.Helper()
 	var last string
-	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		last = ""
 		for _, l := range lists {
 			if l.NumMembers() != n {
@@ -93,7 +93,7 @@ func TestGossipPacketsAndStreams(t *testing.T) {
 	if n := connections(mb, Gossip); n != 1 {
 		t.Errorf("%d packet connections for one peer, want 1 that is kept", n)
 	}
-	s, err := a.DialTimeout(mb.Advertise(), time.Second)
+	s, err := a.DialTimeout(mb.Advertise(), enough)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestGossipRefusesBadFrames(t *testing.T) {
 		if bytes == "S" {
 			(<-g.StreamCh()).Close()
 		}
-		conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(enough))
 		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("after %q: %v, want the connection closed", bytes, err)
 		}

@@ -63,9 +63,12 @@ func (c cluster) dialer(t testing.TB, name string) *Dialer {
 	return d
 }
 
+// enough is more than anything that has to come takes, on a busy machine too.
+const enough = 30 * time.Second
+
 func short(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -91,7 +94,7 @@ func echo(m *Mux, p Proto) *atomic.Int32 {
 
 func says(t *testing.T, c net.Conn, text string) {
 	t.Helper()
-	c.SetDeadline(time.Now().Add(4 * time.Second))
+	c.SetDeadline(time.Now().Add(enough))
 	if _, err := io.WriteString(c, text); err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +289,7 @@ func wantHangUp(t *testing.T, m *Mux, cfg *tls.Config) {
 		t.Fatal(err)
 	}
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(3 * time.Second))
+	raw.SetDeadline(time.Now().Add(enough))
 	conn := tls.Client(raw, cfg)
 	if err := conn.Handshake(); err != nil {
 		return
@@ -317,7 +320,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, conn := range []net.Conn{accepted, half, server} {
-		conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(enough))
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("connection lives on after Close: %v", err)
 		}

@@ -23,8 +23,8 @@ func startRaft(t *testing.T, id string, m *Mux, d *Dialer) (*raft.Raft, *raft.Ne
 	cfg := raft.DefaultConfig()
 	cfg.LocalID = raft.ServerID(id)
 	cfg.Logger = quiet
-	cfg.HeartbeatTimeout, cfg.ElectionTimeout = 200*time.Millisecond, 200*time.Millisecond
-	cfg.LeaderLeaseTimeout, cfg.CommitTimeout = 100*time.Millisecond, 5*time.Millisecond
+	cfg.HeartbeatTimeout, cfg.ElectionTimeout = time.Second, time.Second
+	cfg.LeaderLeaseTimeout, cfg.CommitTimeout = time.Second, 5*time.Millisecond
 	store := raft.NewInmemStore()
 	r, err := raft.NewRaft(cfg, &counter{}, store, store, raft.NewInmemSnapshotStore(), tr)
 	if err != nil {
@@ -43,7 +43,7 @@ func stopRaft(t *testing.T, r *raft.Raft, tr *raft.NetworkTransport) {
 
 func leaderOf(t *testing.T, nodes map[string]*raft.Raft) string {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(enough); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		for id, r := range nodes {
 			if r.State() == raft.Leader {
 				return id
@@ -68,7 +68,7 @@ func TestRaftElectsAndReplicates(t *testing.T) {
 	}
 	first := leaderOf(t, nodes)
 	for i := range 10 {
-		f := nodes[first].Apply([]byte{1}, 2*time.Second)
+		f := nodes[first].Apply([]byte{1}, enough)
 		if err := f.Error(); err != nil || f.Response() != i+1 {
 			t.Fatalf("apply %d: %v, %v", i, f.Response(), err)
 		}
@@ -76,7 +76,7 @@ func TestRaftElectsAndReplicates(t *testing.T) {
 	stopRaft(t, nodes[first], trs[first])
 	delete(nodes, first)
 	second := leaderOf(t, nodes)
-	f := nodes[second].Apply([]byte{1}, 2*time.Second)
+	f := nodes[second].Apply([]byte{1}, enough)
 	if err := f.Error(); err != nil || f.Response() != 11 {
 		t.Errorf("after the leader's death: %v, %v, want 11", f.Response(), err)
 	}

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"lorad/proto"
 )
 
 // journal is a log that is read while it is written.
@@ -45,43 +43,35 @@ func computed(log string) (n int) {
 }
 
 // loggedCluster is a cluster whose nodes' logs are kept.
-func loggedCluster(t *testing.T, n int) (*localCluster, []*journal) {
+func loggedCluster(t *testing.T, n int, prepare func(*localNode) error) (*localCluster, []*journal) {
 	t.Helper()
-	t.Setenv(beLorad, "1")
 	var logs []*journal
-	c, err := startPrepared(t.Context(), n, func(n *localNode) error {
+	c := clusterOf(t, n, func(n *localNode) error {
 		logs = append(logs, &journal{})
 		n.log = logs[len(logs)-1]
-		return nil
+		if prepare == nil {
+			return nil
+		}
+		return prepare(n)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.stop)
 	return c, logs
 }
 
 // A node that is drained, and one that is told to end, leave between two steps: the cluster computes exactly what one
 // undisturbed process computes, and the result is its.
 func TestDrainComputesNothingTwice(t *testing.T) {
-	j := tiny{Steps: 700}
-	c, logs := loggedCluster(t, 4)
+	j := tiny{Steps: 300}
+	c, logs := loggedCluster(t, 4, far(t))
 	_, req := lay(t, j)
-	drain := func(undo bool) func() {
-		return func() {
-			args := []string{"drain", "node-3", "--dir", c.nodes[0].dir}
-			if undo {
-				args = append(args, "--undo")
-			}
-			if out, err := exec.Command(os.Args[0], args...).CombinedOutput(); err != nil {
-				t.Errorf("lorad drain: %v: %s", err, out)
-			}
+	drain := func() {
+		if out, err := exec.Command(os.Args[0], "drain", "node-3", "--dir", c.nodes[0].dir).CombinedOutput(); err != nil {
+			t.Errorf("lorad drain: %v: %s", err, out)
 		}
 	}
 	first := c.nodes[0] // leads, and works
 	r := trainOn(t, c, 1, req, inTurn(
-		atStep(100, drain(false)),
-		atStep(250, func() { first.cmd.Process.Signal(syscall.SIGTERM) }),
+		atStep(20, drain),
+		recovered(1, func() { first.cmd.Process.Signal(syscall.SIGTERM) }),
 	))
 	if r.Trouble != nil {
 		t.Errorf("a generation was given up: %v", r.Trouble)
@@ -101,7 +91,7 @@ func TestDrainComputesNothingTwice(t *testing.T) {
 
 // computedByAll adds the nodes' logs up once all of them have heard that the run is over.
 func computedByAll(logs []*journal, want int) (all int) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		all = 0
 		for _, l := range logs {
 			all += computed(l.String())
@@ -111,16 +101,6 @@ func computedByAll(logs []*journal, want int) (all int) {
 		}
 	}
 	return all
-}
-
-// inTurn disturbs by one after the other.
-func inTurn(all ...disturb) disturb {
-	return func(e *proto.FollowEvent) bool {
-		for len(all) > 0 && all[0](e) {
-			all = all[1:]
-		}
-		return len(all) == 0
-	}
 }
 
 // aloneCounted is alone, with the number of gradients.
@@ -143,7 +123,7 @@ func TestLastNodeSavesBeforeItEnds(t *testing.T) {
 		return lorad(t, dir, "up", "--dir", home, "--bind", "127.0.0.1:0", "--verbose")
 	}
 	up, first := node()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if submit, _ := lorad(t, dir, "train", "job.yaml", "--dir", home, "--detach"); submit.Wait() == nil {
 			break
 		}
@@ -155,7 +135,7 @@ func TestLastNodeSavesBeforeItEnds(t *testing.T) {
 	}
 	_, second := node()
 	var result string
-	for deadline := time.Now().Add(60 * time.Second); result == "" && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); result == "" && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if watch, out := lorad(t, dir, "train", "job.yaml", "--dir", home, "-o", "json"); watch.Wait() == nil {
 			result = sha(t, out.String())
 		}

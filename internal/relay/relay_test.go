@@ -63,7 +63,7 @@ func echoes(t *testing.T, c *net.TCPConn, soon time.Duration) bool {
 	return err == nil
 }
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // A cut is silence on old and new connections, and nothing else; afterwards what was said arrives.
 func TestCutIsABlackHole(t *testing.T) {
@@ -147,7 +147,7 @@ func TestLatency(t *testing.T) {
 	if got, err := io.ReadAll(c); err != nil || len(got) != many {
 		t.Errorf("%d of %d bytes came back: %v", len(got), many, err)
 	}
-	if took := time.Since(began); took > many*latency/2 {
+	if took := time.Since(began); took > many*latency { // there and back, one after the other: twice that
 		t.Errorf("%d bytes took %s: one after the other", many, took)
 	}
 }
