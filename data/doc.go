@@ -12,7 +12,7 @@
 //	alpaca      {"instruction": ..., "input"?: ..., "output": ...}  in Alpaca's wording; the output is learnt
 //	chat        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}
 //	            in the base's chat template, or PlainTemplate; every assistant turn is learnt
-//	legal, medical, code, finance   a domain's columns in its wording (Domains); the completion is learnt
+//	legal, medical, code, finance   a domain's columns in its wording (DomainWording); the completion is learnt
 //	Source.Wording                  a wording of the user's own
 //
 // Options.TrainOnInputs learns the prompts as well.

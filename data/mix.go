@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"slices"
 )
@@ -16,42 +17,60 @@ import (
 //
 // Why not draw with replacement: then nobody can say which examples a run has seen.
 
-// shares divides n examples of an epoch among sets, by largest remainder, ties to the first.
+// shares divides the examples of an epoch among sets, by largest remainder, ties to the first.
 func shares(sizes []int, weights []float64, temperature float64) []int {
-	total, sum := 0, 0.0
-	p := make([]float64, len(sizes))
-	for i, n := range sizes {
+	total := 0
+	for _, n := range sizes {
 		total += n
-		switch {
-		case n == 0:
-		case temperature > 0:
-			p[i] = math.Pow(float64(n), 1/temperature)
-		default:
-			p[i] = weights[i]
-		}
-		sum += p[i]
 	}
-	out, left := make([]int, len(sizes)), total
-	order := make([]int, len(sizes))
+	out, order := make([]int, len(sizes)), make([]int, len(sizes))
+	if total == 0 {
+		return out
+	}
+	p, left := proportions(sizes, weights, temperature, total), total
 	for i := range p {
-		p[i] = float64(total) * p[i] / sum
 		out[i], order[i] = int(p[i]), i
 		left -= out[i]
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		ra, rb := p[a]-math.Floor(p[a]), p[b]-math.Floor(p[b])
-		switch {
-		case ra > rb:
-			return -1
-		case ra < rb:
-			return 1
-		}
-		return 0
+		return cmp.Compare(p[b]-math.Floor(p[b]), p[a]-math.Floor(p[a]))
 	})
 	for _, i := range order[:min(left, len(order))] {
 		out[i]++
 	}
 	return out
+}
+
+// proportions are the shares before they are whole numbers. A set without examples has none.
+func proportions(sizes []int, weights []float64, temperature float64, total int) []float64 {
+	p, sum := powers(sizes, weights, temperature, 1)
+	if math.IsInf(float64(total)*sum, 1) { // only what they are beside the largest counts
+		unit := float64(slices.Max(sizes))
+		if temperature == 0 {
+			unit = slices.Max(weights)
+		}
+		p, sum = powers(sizes, weights, temperature, unit)
+	}
+	for i := range p {
+		p[i] = float64(total) * p[i] / sum
+	}
+	return p
+}
+
+// powers are size^(1/temperature), or the weights, in some unit; and their sum.
+func powers(sizes []int, weights []float64, temperature, unit float64) (p []float64, sum float64) {
+	p = make([]float64, len(sizes))
+	for i, n := range sizes {
+		switch {
+		case n == 0:
+		case temperature > 0:
+			p[i] = math.Pow(float64(n)/unit, 1/temperature)
+		default:
+			p[i] = weights[i] / unit
+		}
+		sum += p[i]
+	}
+	return p, sum
 }
 
 // repeated is n examples of a set, as described above, in the order of the set.

@@ -19,7 +19,7 @@ const MaxLine = 64 << 20
 type Source struct {
 	Name    string // what errors and example ids call it
 	Open    func() (io.ReadCloser, error)
-	Format  string // Auto, Text, Completion, Alpaca, Chat or one of Domains; empty = Auto
+	Format  string // Auto, Text, Completion, Alpaca, Chat or the name of a DomainWording; empty = Auto
 	Fields  Fields
 	Wording Wording // instead of a Format, unless empty
 	Task    string  // of all its examples; empty = each record's column "task"

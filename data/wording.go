@@ -11,7 +11,7 @@ type Wording struct {
 	Prompt, Completion string
 }
 
-// Wordings are the named ones, for domains that keep the same columns again and again.
+// wordings are the named ones, for domains that keep the same columns again and again.
 var wordings = map[string]Wording{
 	"legal": {
 		"### Legal query:\n{query}\n[[\n### Facts:\n{facts}\n]]\n### Analysis:\n",

@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -8,7 +9,7 @@ import (
 // A register is the words that a field writes in. Formality is their share, as the tutorials of domain adaptation measure it: it says whether an
 // answer sounds like the field, not whether it is right.
 
-// Registers are the built-in ones by the name of their domain, in lower case.
+// registers are the built-in ones by the name of their domain, in lower case.
 var registers = map[string]string{
 	"legal": "accordingly affidavit aforementioned agreement alleged appeal appellant appellee arbitration breach claim clause consent consideration " +
 		"contract counsel court damages decree defendant deposition discovery dismissed evidence fiduciary hearing hereby herein hereto injunction " +
@@ -34,12 +35,7 @@ var registers = map[string]string{
 
 // Registers lists the built-in registers, sorted.
 func Registers() []string {
-	var names []string
-	for name := range registers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(registers))
 }
 
 // Register is the set of words of a built-in register.
