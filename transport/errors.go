@@ -16,6 +16,7 @@ import (
 // Kind is why a connection was not made. Values are stable: commands map them to exit codes.
 type Kind string
 
+// The kinds; fixes says of each what to do.
 const (
 	Unreachable  Kind = "unreachable"
 	NotLorad     Kind = "not a lorad node"

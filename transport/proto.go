@@ -9,11 +9,12 @@ import (
 // Proto names what is spoken on a connection; it is the ALPN protocol of the handshake.
 type Proto string
 
+// The protocols: the first four between nodes, the others for guests (see doors).
 const (
-	GRPC   Proto = "h2"
-	Raft   Proto = "lorad-raft/1"
-	Gossip Proto = "lorad-gossip/1"
-	Reduce Proto = "lorad-reduce/1"
+	GRPC   Proto = "h2"             // Control, Coordination, Peer and Enrol
+	Raft   Proto = "lorad-raft/1"   // hashicorp/raft's own stream
+	Gossip Proto = "lorad-gossip/1" // memberlist's packets and streams
+	Reduce Proto = "lorad-reduce/1" // the all-reduce
 
 	Enrol  Proto = "lorad-enrol/1"  // gRPC for strangers: only the server has a certificate
 	Renew  Proto = "lorad-renew/1"  // gRPC for nodes whose certificate may have ended

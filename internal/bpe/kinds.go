@@ -8,6 +8,7 @@ import (
 // Kind is what the expressions of byte-level tokenizers tell apart: white space, letters (\p{L}), numbers (\p{N}) and the rest.
 type Kind uint8
 
+// The kinds of characters.
 const (
 	Space Kind = iota
 	Letter

@@ -40,17 +40,18 @@ import (
 // Kind is a sort of fault.
 type Kind string
 
+// The kinds; docs/cli.md says how long each lasts.
 const (
-	Kill      Kind = "kill"
-	Stop      Kind = "stop"
-	Leader    Kind = "leader"
-	Restart   Kind = "restart"
-	Outage    Kind = "outage"
-	Partition Kind = "partition"
-	Pull      Kind = "pull"
-	Torn      Kind = "torn"
-	Disk      Kind = "disk"
-	Wipe      Kind = "wipe"
+	Kill      Kind = "kill"      // SIGKILL of a node
+	Stop      Kind = "stop"      // SIGSTOP, then SIGCONT
+	Leader    Kind = "leader"    // SIGKILL of whoever leads Raft
+	Restart   Kind = "restart"   // SIGTERM
+	Outage    Kind = "outage"    // SIGKILL of all nodes
+	Partition Kind = "partition" // a minority is cut off together
+	Pull      Kind = "pull"      // a node is cut off from all others
+	Torn      Kind = "torn"      // SIGKILL, and its newest checkpoint is damaged
+	Disk      Kind = "disk"      // the disk is full for a while
+	Wipe      Kind = "wipe"      // SIGKILL, and it comes back without its disk
 )
 
 // Kinds lists all of them.

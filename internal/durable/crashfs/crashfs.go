@@ -26,11 +26,12 @@ import (
 // Fault is what happens at an operation that changes something.
 type Fault int
 
+// The faults.
 const (
-	None  Fault = iota
-	Once        // this operation fails: ENOSPC, a write after half of it
-	Full        // this one and all later ones that need room fail; removing does not
-	Power       // this one and all later ones fail; see Crash
+	None  Fault = iota // nothing happens
+	Once               // this operation fails: ENOSPC, a write after half of it
+	Full               // this one and all later ones that need room fail; removing does not
+	Power              // this one and all later ones fail; see Crash
 )
 
 var errPower = errors.New("the power is out")
