@@ -97,6 +97,7 @@ func (a *Adapter) effects(c *Check) error {
 
 // judge puts into words what is wrong.
 func (c *Check) judge() {
+	c.Missing, c.Inert, c.Broken, c.Problems = list(c.Missing), list(c.Inert), list(c.Broken), list(c.Problems)
 	say := func(bad bool, format string, args ...any) {
 		if bad {
 			c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
@@ -108,6 +109,9 @@ func (c *Check) judge() {
 	say(len(c.Inert) == c.Modules, "it changes nothing: every lora_B is zero; was it saved before training?")
 	say(len(c.Inert) > 0 && len(c.Inert) < c.Modules, "%d layers are not changed: %s", len(c.Inert), some(c.Inert))
 }
+
+// list is never null in JSON.
+func list(words []string) []string { return append([]string{}, words...) }
 
 func some(modules []string) string {
 	shown := modules[:min(3, len(modules))]

@@ -43,7 +43,11 @@ func (d *doc) convert(k Key, words map[string]string, dst any, v spelt) string {
 		return fmt.Sprintf("not supported: %q; give %s", text, oneOf(k.Values))
 	}
 	if !parseScalar(dst, text, v) {
-		return fmt.Sprintf("wrong type: expected %s, got %q", typeName(dst), text)
+		hint := ""
+		if v.quoted() {
+			hint = " in quotes"
+		}
+		return fmt.Sprintf("wrong type: expected %s, got %q%s", typeName(dst), text, hint)
 	}
 	return ""
 }
@@ -170,13 +174,6 @@ func (d *doc) datasets(k Key, p *[]Dataset, n ast.Node) string {
 	return pathsGiven(*p)
 }
 
-func datasetIgnored() []none {
-	return []none{
-		{"split", []string{"train", "null"}, "not supported: a JSONL file has no splits; see val_set_size and test_datasets"},
-		{"ds_type", []string{"json", "jsonl", "null"}, "not supported: data sets are JSONL files"},
-	}
-}
-
 func pathsGiven(sets []Dataset) string {
 	for i, ds := range sets {
 		if ds.Path == "" {
@@ -199,13 +196,22 @@ func scalar(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// word is scalar that also reads null, for the keys where "nothing" is one of the words.
+// word is scalar that also reads null, for the keys where "nothing" is one of the words, and a list as its words with commas.
 func word(n ast.Node) string {
 	if _, null := n.(*ast.NullNode); null {
 		return "null"
 	}
-	text, _ := scalar(n)
-	return text
+	if seq, ok := n.(*ast.SequenceNode); ok {
+		all := make([]string, len(seq.Values))
+		for i, item := range seq.Values {
+			all[i], _ = scalar(item)
+		}
+		return strings.Join(all, ",")
+	}
+	if text, ok := scalar(n); ok {
+		return text
+	}
+	return "{}" // no word that means anything
 }
 
 func (v spelt) scalar() (string, bool) {

@@ -117,7 +117,9 @@ func datasetDefault(name string) string {
 		return "required"
 	case "type":
 		return "`auto`"
-	case "field_difficulty":
+	case "weight":
+		return "`1`"
+	case "task", "prompt_template", "completion_template", "field_difficulty":
 		return "none"
 	}
 	return "the usual name"

@@ -78,7 +78,10 @@ func (d *doc) err() error {
 // suggest names the known key that is nearest to a mistyped one, if any is near.
 func suggest(name string, known []string) string {
 	best, distance := "", 3
-	if len(name) <= 4 {
+	switch {
+	case len(name) <= 2: // everything is near
+		distance = 1
+	case len(name) <= 4:
 		distance = 2
 	}
 	for _, k := range known {

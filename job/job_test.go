@@ -346,3 +346,34 @@ func tryParse(t testing.TB, yaml []byte) {
 		t.Fatalf("%v\n%s\nfrom %q", err, j.YAML(), yaml)
 	}
 }
+
+// What people bring from other tools is accepted where it means nothing else here, and otherwise told what to write.
+func TestKeysOfOtherTools(t *testing.T) {
+	const head = "base_model: m\n"
+	accepted := head + `datasets: [{path: d.jsonl, type: chat_template, roles_to_train: [assistant], train_on_eos: turn, chat_template: tokenizer_default, ds_type: json}]
+wandb_project:
+deepspeed:
+special_tokens:
+save_strategy: steps
+model_type: AutoModelForCausalLM
+fsdp: []
+`
+	if _, err := Parse([]byte(accepted)); err != nil {
+		t.Error(err)
+	}
+	for line, want := range map[string]string{
+		"evals_per_epoch: 4":             "give eval_steps",
+		"save_strategy: epoch":           "give save_steps",
+		"deepspeed: {zero: 3}":           "holds the whole model",
+		"special_tokens: {pad_token: x}": "the base model's",
+		"rl: dpo":                        "not on preferences",
+		"ab: 1":                          "no key of a similar name",
+		`lora_r: "4"`:                    `got "4" in quotes`,
+		"test_datasets: [{path: a, roles_to_train: [user]}]": "the assistant says",
+	} {
+		_, err := Parse([]byte(head + "datasets: [{path: d.jsonl}]\n" + line + "\n"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}

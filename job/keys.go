@@ -291,31 +291,6 @@ func aliases() []alias {
 	}
 }
 
-// ignored are keys of other tools' files that need no answer here.
-func ignored() []none {
-	padding := "no effect: lorad pads nothing"
-	off := []string{"false", "null"}
-	return []none{
-		{"pad_to_sequence_len", nil, padding},
-		{"padding_free", nil, padding},
-		{"pad_to_multiple_of", nil, padding},
-		{"packing_strategy", []string{"bfd", "null"}, "not supported: only whole examples are packed, by best fit decreasing; remove the key"},
-		{"eval_sample_packing", nil, "no effect: the validation loss is the mean over all tokens"},
-		{"eval_packing", nil, "no effect: the validation loss is the mean over all tokens"},
-		{"gradient_checkpointing", nil, "no effect: results are the same with and without"},
-		{"grad_checkpoint", nil, "no effect: results are the same with and without"},
-		{"enable_activation_checkpointing", nil, "no effect: results are the same with and without"},
-		{"flash_attention", nil, "no effect: results are the same with and without"},
-		{"tf32", nil, "no effect: lorad computes in f32"},
-		{"strict", nil, "no effect: job files are always read strictly"},
-		{"auto_resume_from_checkpoints", []string{"true", "null"}, "not supported: a run always goes on from its last checkpoint; give another output_dir for a new one"},
-		{"resume_from_checkpoint", off, "not supported: a run always goes on from its last checkpoint; remove the key"},
-		{"greater_is_better", off, "not supported: the best model is judged by eval_loss, of which less is better; remove the key"},
-		{"hub_model_id", []string{"null", ""}, "not supported: nothing is uploaded; remove the key"},
-		{"report_to", []string{"none", "null", ""}, "not supported: metrics are in output_dir/trainer_log.jsonl; remove the key"},
-	}
-}
-
 // names lists every name a mapping of this table may use.
 func names[T any](keys []key[T]) []string {
 	var out []string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,7 +67,26 @@ type loggedIn struct {
 	Nodes   int    `json:"nodes"`
 }
 
+// hostPort refuses an address that no node can have.
+func hostPort(addr string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return usage(fmt.Errorf("%w; give HOST:PORT, as in %s", err, net.JoinHostPort(strings.Trim(addr, "[]:"), "7840")))
+	}
+	return nil
+}
+
+// atLeastOne refuses a token that nobody could use.
+func atLeastOne(uses uint32, flag string) error {
+	if uses == 0 {
+		return usage(fmt.Errorf("%s 0: nobody could use the token; give 1 or more", flag))
+	}
+	return nil
+}
+
 func (l loginCmd) Run(a *app) error {
+	if err := hostPort(l.Addr); err != nil {
+		return err
+	}
 	text, err := l.read()
 	if err != nil {
 		return err

@@ -124,7 +124,7 @@ func (p prepareCmd) describe(j job.Job, set data.Set, tok *tokenizer.Tokenizer) 
 	out := prepared{Records: r.Records, Train: r.Train, Validation: r.Val, Truncated: r.Truncated, TooLong: r.TooLong, Unlabelled: r.Unlabelled,
 		Tokens: r.Tokens, Learnt: r.Labelled, Length: map[string]int{"median": median, "p95": p95, "longest": longest}, Steps: plan.Steps(),
 		Duplicates: f.Duplicates, Empty: f.EmptyAnswers, Leaks: f.SharedPrompts, Manifest: fmt.Sprintf("%x", set.Hash), Tasks: tasks(set.Train),
-		Warnings: append(warnings(r, f), f.Where...), tokenizer: tok, train: set.Train}
+		Warnings: slices.Concat([]string{}, warnings(r, f), f.Where), tokenizer: tok, train: set.Train}
 	for _, batch := range plan.Batch(0) {
 		for _, i := range batch {
 			if len(out.Examples) < p.Show {

@@ -94,7 +94,7 @@ func unconfirmed(code string) error {
 
 func showPlan(w io.Writer, v recoveryView, voters int) {
 	fmt.Fprintf(w, "%s goes on alone, as epoch %d of the cluster, from log entry %d of term %d.\n\n", v.Node, v.Epoch, v.Index, v.Term)
-	fmt.Fprintf(w, "Thrown out (the cluster has %d voters): %s.\n", voters, strings.Join(lostNames(v), ", "))
+	fmt.Fprintf(w, "Thrown out (the cluster has %d voter%s): %s.\n", voters, plural(uint32(voters)), strings.Join(lostNames(v), ", "))
 	fmt.Fprintln(w, "They come back with a new token and an empty state directory only. If the majority of them is alive and merely out of reach,")
 	fmt.Fprintln(w, "it goes on as well, and what the two do from now on is never merged: be sure that they are lost.")
 	if len(v.StillUp) > 0 {

@@ -33,6 +33,9 @@ type createdToken struct {
 }
 
 func (t tokenCreate) Run(a *app) error {
+	if err := atLeastOne(t.Uses, "--uses"); err != nil {
+		return err
+	}
 	c, err := a.dial()
 	if err != nil {
 		return err

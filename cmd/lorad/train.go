@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,6 +97,9 @@ func (t trainCmd) submit(a *app, c *client, req *proto.SubmitRequest, again stri
 	r := reply.Run
 	if r.Phase == proto.Phase_DONE {
 		fmt.Fprintf(os.Stderr, "run %s is done already; change the job, its data or output_dir to train anew\n", r.Spec.Run)
+		if err := t.stillThere(a, c, r); err != nil {
+			return err
+		}
 		return t.result(a, c, r)
 	}
 	switch {
@@ -121,6 +125,25 @@ func (t trainCmd) submit(a *app, c *client, req *proto.SubmitRequest, again stri
 		return err
 	}
 	return t.result(a, c, last)
+}
+
+// stillThere looks whether output_dir holds what the run made, if it is on this machine: people remove folders, and train something else into
+// them.
+func (t trainCmd) stillThere(a *app, c *client, r *proto.Run) error {
+	reply, err := c.Cluster(a.ctx, &proto.ClusterRequest{})
+	if err != nil {
+		return err
+	}
+	here := slices.ContainsFunc(reply.Nodes, func(n *proto.NodeStatus) bool { return n.Self && n.Node.Id == r.Spec.HomeNode })
+	if a.server != "" || r.Home != "" || !here || len(r.AdapterSha256) == 0 {
+		return nil
+	}
+	for _, name := range []string{"adapter_model.safetensors", "model.safetensors"} {
+		if fileSHA256(filepath.Join(r.Spec.OutputDir, name)) == hex.EncodeToString(r.AdapterSha256) {
+			return nil
+		}
+	}
+	return fmt.Errorf("run %s: its result is no longer in %s: removed, or another run has written there; give another output_dir to train it again", r.Spec.Run, r.Spec.OutputDir)
 }
 
 // watch shows the run; Ctrl-C checkpoints and stops it.

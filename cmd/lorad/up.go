@@ -37,6 +37,9 @@ type upCmd struct {
 }
 
 func (u upCmd) Run(a *app) error {
+	if err := atLeastOne(u.TokenUses, "--token-uses"); err != nil {
+		return err
+	}
 	cfg := u.config(a)
 	cfg.Bootstrap = true
 	return serve(a, cfg, u.daemonFlags, func(c *client) error {
@@ -78,6 +81,9 @@ type joinCmd struct {
 }
 
 func (j joinCmd) Run(a *app) error {
+	if err := hostPort(j.Addr); err != nil {
+		return err
+	}
 	token, err := j.read()
 	if err != nil {
 		return err
