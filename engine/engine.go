@@ -1,4 +1,4 @@
-// Package engine holds the words between whoever drives a training step and whatever computes it.
+// Package engine holds the interfaces between whoever drives a training step and whatever computes it.
 //
 // An engine turns a micro-batch into the gradient of the trainable parameters. It knows nothing of networks,
 // files, clocks or other nodes: the gradient of a micro-batch is a pure function of
