@@ -123,15 +123,16 @@ func TestGossipNeverBlocks(t *testing.T) {
 	full := c.listen(t, "full") // accepts, and nobody ever reads
 	defer NewGossip(full, c.dialer(t, "full")).Shutdown()
 	silent := plain(t, func(c net.Conn) { c.Read(make([]byte, 1<<16)); c.Read(make([]byte, 1)) })
-	start := time.Now()
-	packet := make([]byte, maxPacket)
+	packet, longest := make([]byte, maxPacket), time.Duration(0)
 	for range 500 {
 		for _, addr := range []string{full.Advertise(), silent, closedPort(t)} {
+			start := time.Now()
 			a.WriteTo(packet, addr)
+			longest = max(longest, time.Since(start))
 		}
 	}
-	if d := time.Since(start); d > 4*time.Second { // one dial of the silent peer alone would take 5 s
-		t.Errorf("1500 writes took %v", d)
+	if longest > handshakeTimeout-time.Second { // a dial of the silent peer takes that
+		t.Errorf("of 1500 writes one took %v", longest)
 	}
 }
 
