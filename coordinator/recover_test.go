@@ -44,11 +44,17 @@ func TestRecoverFromALostMajority(t *testing.T) {
 	if _, err := c.plan(); err == nil || !strings.Contains(err.Error(), "there is nothing to recover: 3 of 3 voters are up") {
 		t.Fatalf("with a majority: %v", err)
 	}
-	lost := []*box{boxes[0], boxes[1]}
-	for _, x := range lost {
-		x.close()
-	}
-	r, err := c.plan()
+	boxes[0].close()
+	boxes[1].close()
+	alone := c.recovered(run)
+	alone.apart(boxes[0].again(), boxes[1].again(), run)
+	alone.andAgain()
+}
+
+// recovered goes on without the others, of which none answers, from step 20 of the run.
+func (b *box) recovered(run string) (alone *box) {
+	t := b.t
+	r, err := b.plan()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,51 +65,55 @@ func TestRecoverFromALostMajority(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-
-	alone := c.again()
+	alone = b.again()
 	if err := alone.Ready(alone.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
-	if back := alone.leased(run, 1, 2); back.HomeNode() != c.ID() || back.Step != 20 {
+	if back := alone.leased(run, 1, 2); back.HomeNode() != b.ID() || back.Step != 20 {
 		t.Errorf("the run: %v", back)
 	}
 	reply, err := alone.ctl.Cluster(alone.ctx(enough), &proto.ClusterRequest{})
 	if err != nil || len(reply.Recoveries) != 1 || reply.Recoveries[0].By != "somebody" || len(reply.Nodes) != 1 {
 		t.Errorf("on record: %v, %v", reply, err)
 	}
-	before := alone.raft.CurrentTerm()
+	return alone
+}
 
-	// The others are two of three voters of their own cluster, and go on as it. Neither is ever part of the other.
-	x, y := lost[0].again(), lost[1].again()
+// apart sees the others come back: two of three voters of their own cluster, who go on as it. Neither is ever part of the other.
+func (b *box) apart(x, y *box, run string) {
+	t, before := b.t, b.raft.CurrentTerm()
 	eventually(t, "the others elect a leader", func() bool { return x.leads() || y.leads() })
 	eventually(t, "their run", func() bool { return x.Run(run).GetStep() == 20 })
 	if err := x.did(run, 21, 25); err != nil {
 		t.Error(err)
 	}
-	if err := alone.did(run, 21, 23); err != nil {
+	if err := b.did(run, 21, 23); err != nil {
 		t.Error(err)
 	}
 	time.Sleep(2 * time.Second) // in which they would find each other
-	if alone.raft.CurrentTerm() != before || !alone.leads() || alone.gossip.list.NumMembers() != 1 || alone.Run(run).Step != 23 {
-		t.Errorf("the other half got in: term %d, was %d; %d in gossip; step %d", alone.raft.CurrentTerm(), before, alone.gossip.list.NumMembers(), alone.Run(run).Step)
+	if b.raft.CurrentTerm() != before || !b.leads() || b.gossip.list.NumMembers() != 1 || b.Run(run).Step != 23 {
+		t.Errorf("the other half got in: term %d, was %d; %d in gossip; step %d", b.raft.CurrentTerm(), before, b.gossip.list.NumMembers(), b.Run(run).Step)
 	}
 	y.close() // now x has no leader, looks around, and finds out
 	eventually(t, "the lost node is told", func() bool { return x.Outcast() != nil })
 	if why := x.Outcast().Error(); !strings.Contains(why, "recovered without this node") || !strings.Contains(why, "`lorad join` with a new token") {
 		t.Errorf("told: %s", why)
 	}
+}
 
-	// Who joins anew is let in, and a second recovery has the next epoch.
-	d := alone.join(alone.token(1, time.Minute))
+// andAgain: who joins anew is let in, and a second recovery has the next epoch.
+func (b *box) andAgain() {
+	t := b.t
+	d := b.join(b.token(1, time.Minute))
 	if err := d.Ready(d.ctx(enough)); err != nil {
 		t.Fatal(err)
 	}
 	if ca.Epoch(d.creds.ClusterID) != 2 {
 		t.Errorf("joined cluster %s", d.creds.ClusterID)
 	}
-	alone.close()
+	b.close()
 	d.close()
-	r, err = d.plan()
+	r, err := d.plan()
 	if err != nil {
 		t.Fatal(err)
 	}
