@@ -64,7 +64,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 // eventually lorad ARGS... repeats a command until it succeeds: a node that the script started needs a moment.
 func eventually(ts *testscript.TestScript, _ bool, args []string) {
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if err = ts.Exec(args[0], args[1:]...); err == nil {
 			return
 		}
@@ -75,7 +75,7 @@ func eventually(ts *testscript.TestScript, _ bool, args []string) {
 // until PATTERN lorad ARGS... repeats a command until it succeeds and prints what the pattern is found in.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	want, out := regexp.MustCompile(args[0]), ""
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
 		if out = ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
 			return

@@ -40,12 +40,11 @@ func tapped(t *testing.T) (w *wiretap, bind string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := steadyAddr("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	free.Close()
-	w = &wiretap{ln: ln, to: free.Addr().String()}
+	w = &wiretap{ln: ln, to: free}
 	go w.accept()
 	t.Cleanup(func() { ln.Close() })
 	return w, w.to
@@ -155,7 +154,7 @@ func plantedRun(t *testing.T, c *client) *proto.Run {
 	if err := os.WriteFile(filepath.Join(dir, "data.jsonl"), append(data, strings.Repeat(line, 3)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	for { // both are to be there from the first step
 		reply, err := c.Cluster(ctx, &proto.ClusterRequest{})
