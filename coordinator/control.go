@@ -256,30 +256,34 @@ func (s control) Stop(ctx context.Context, req *proto.StopRequest) (*proto.StopR
 	return &proto.StopReply{Run: s.header(r.Spec.Run)}, nil
 }
 
-// Follow sends every step after a given one, in order, and the run whenever something about it changes. It ends when
-// the run is over.
+// whyAgain is how often Follow looks anew for what a run waits for: that changes without the run.
+const whyAgain = time.Second
+
+// Follow sends every step after a given one, in order, and the run whenever something about it changes, or about what it waits for. It ends
+// when the run is over.
 func (s control) Follow(req *proto.FollowRequest, out proto.Control_FollowServer) error {
 	r, err := s.find(req.Run)
 	if err != nil {
 		return err
 	}
-	id, after, last := r.Spec.Run, req.AfterStep, (*proto.Run)(nil)
+	id, after, last, said := r.Spec.Run, req.AfterStep, (*proto.Run)(nil), ""
 	for {
 		changed := s.Changed()
 		r := s.Run(id)
-		ledger := state.Ledger(r)
-		for r != last || after < r.Step {
+		ledger, why := state.Ledger(r), s.waits()[id]
+		for r != last || after < r.Step || why != said {
 			event := &proto.FollowEvent{Run: s.explained(state.Header(r), s.waits()), Steps: nextSteps(ledger, after)}
 			if err := out.Send(event); err != nil {
 				return err
 			}
-			after, last = after+uint64(len(event.Steps)), r
+			after, last, said = after+uint64(len(event.Steps)), r, why
 		}
 		if state.Terminal(r.Phase) {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-time.After(whyAgain):
 		case <-out.Context().Done():
 			return coded(out.Context().Err())
 		case <-s.ctx.Done():

@@ -31,7 +31,7 @@ func (c *Coordinator) guard(ctx context.Context, method string) (ca.Role, error)
 }
 
 func denied(method string, role ca.Role) error {
-	return status.Errorf(codes.PermissionDenied, "call %s: not allowed: the caller is a %s, and docs/security.md says who may", method, role)
+	return status.Errorf(codes.PermissionDenied, "call %s: not allowed: the caller has the role %s, and docs/security.md says who may", method, role)
 }
 
 // admit judges a person's call by the token that came with it. vouch is told who he is once that is known.

@@ -53,6 +53,11 @@ func (a *app) exit(err error) int {
 	if err == nil {
 		return 0
 	}
+	var own *exitError
+	if a.ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.As(err, &own) { // whatever was being called when the signal came
+		fmt.Fprintln(os.Stderr, "lorad: interrupted")
+		return exitInterrupted
+	}
 	code := exitCode(err)
 	fmt.Fprintln(os.Stderr, "lorad:", message(err))
 	return code

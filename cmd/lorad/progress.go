@@ -26,6 +26,7 @@ type progress struct {
 	loss    float64
 	eval    float64
 	members string
+	waits   string // what the run waited for last, in words
 
 	watch  eval.Watch
 	warned bool // of overfitting
@@ -47,6 +48,7 @@ func (p *progress) show(e *proto.FollowEvent) {
 		p.take(s)
 	}
 	p.change(r)
+	p.idle(r)
 	wait := loglines
 	if p.terminal {
 		wait = redraw
@@ -93,6 +95,14 @@ func (p *progress) change(r *proto.Run) {
 		p.note(fmt.Sprintf("now on %s: %s", names, r.Reason))
 	}
 	p.members = names
+}
+
+// idle says why nothing happens: for whom the run waits.
+func (p *progress) idle(r *proto.Run) {
+	if strings.HasPrefix(r.Reason, "waits for ") && r.Reason != p.waits {
+		p.waits = r.Reason
+		p.note("the run " + r.Reason)
+	}
 }
 
 func (p *progress) memberNames(r *proto.Run) string {
