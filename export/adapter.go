@@ -75,7 +75,7 @@ func (a *Adapter) add(name string, tensors map[string]peft.Tensor, shapes map[st
 	}
 	_, nameB := peft.Names(module)
 	shape, b := shapes[module+".weight"], tensors[nameB]
-	if len(shape) != 2 {
+	if len(shape) != 2 || module == "model.embed_tokens" {
 		return fmt.Errorf("adapter: it changes %s, which is no linear layer: not supported", module)
 	}
 	if shape[1] != t.Shape[1] || shape[0] != b.Shape[0] {
