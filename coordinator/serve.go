@@ -69,7 +69,7 @@ type coordination struct {
 }
 
 // ReadIndex is for a node that is to answer a question of the present.
-func (s coordination) ReadIndex(ctx context.Context, _ *proto.ReadIndexRequest) (*proto.ReadIndexReply, error) {
+func (s coordination) ReadIndex(_ context.Context, _ *proto.ReadIndexRequest) (*proto.ReadIndexReply, error) {
 	index, err := s.c.confirm()
 	return &proto.ReadIndexReply{Index: index}, s.passable(err)
 }

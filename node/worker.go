@@ -238,11 +238,11 @@ func (w *worker) perform(ctx context.Context, a step.Action) step.Event {
 	case step.Reduce:
 		e, err = w.reduce(ctx, a)
 	case step.Apply:
-		e, err = w.apply(a)
+		e = w.apply(a)
 	case step.Evaluate:
 		e, err = w.evaluate(ctx, a)
 	case step.Save:
-		e, err = w.save(a)
+		e = w.save(a)
 	case step.Finish:
 		e, err = w.finish(ctx, a)
 	default:
@@ -349,7 +349,7 @@ func (w *worker) reduce(ctx context.Context, a step.Reduce) (step.Event, error) 
 	return step.Reduced{Votes: w.sum.Votes, Leaves: w.sum.Leaves, Took: w.sum.Took}, nil
 }
 
-func (w *worker) apply(a step.Apply) (step.Event, error) {
+func (w *worker) apply(a step.Apply) step.Event {
 	done := a.Done + 1
 	now := time.Now()
 	r := w.record
@@ -363,7 +363,7 @@ func (w *worker) apply(a step.Apply) (step.Event, error) {
 	w.began = now
 	w.reports.add(r, w.plan().EvalAfter(done))
 	w.accumFor(done)
-	return step.Applied{Done: done}, nil
+	return step.Applied{Done: done}
 }
 
 // advance has the replica take the sum, or pass over it. What is bad in it is a part of the sum: all members do the same.

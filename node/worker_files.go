@@ -141,18 +141,18 @@ func (w *worker) evaluate(ctx context.Context, a step.Evaluate) (step.Event, err
 
 // save makes the present step durable and tells the coordinator who holds it. A disk that does not take it is no reason
 // to stop: the state is in memory here and on the other members, and what was saved before is as it was.
-func (w *worker) save(a step.Save) (step.Event, error) {
+func (w *worker) save(a step.Save) step.Event {
 	done, sum, err := checkpoint.Save(w.dir, w.id, w.replica, w.writeModel)
 	if err != nil {
 		w.log.Warn("checkpoint was not saved; training goes on", "step", a.Done, "err", err)
 		w.reports.complain(fmt.Sprintf("the checkpoint of step %d was not saved; training goes on: %v", a.Done, err))
-		return step.Saved(a), nil
+		return step.Saved(a)
 	}
 	if err := checkpoint.Rotate(w.dir, w.job.SaveTotalLimit, w.heard().Step, w.best()); err != nil {
 		w.log.Warn("old checkpoints stay", "err", err)
 	}
 	w.reports.durable(&proto.Checkpoint{Step: done, Sha256: sum, Nodes: []string{w.node.cfg.ID}})
-	return step.Saved(a), nil
+	return step.Saved(a)
 }
 
 func (w *worker) writeModel(dir string) error {

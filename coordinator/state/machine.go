@@ -62,7 +62,7 @@ func (m *Machine) carryOut(c *proto.Command) (Result, error) {
 	case *proto.Command_RotateGossipKey:
 		return m.rotateGossipKey(do.RotateGossipKey)
 	case *proto.Command_SubmitRun:
-		return m.submitRun(do.SubmitRun.GetSpec(), now)
+		return m.submitRun(do.SubmitRun.GetSpec())
 	case *proto.Command_StopRun:
 		return m.stopRun(do.StopRun, now)
 	case *proto.Command_ResumeRun:

@@ -74,7 +74,7 @@ func (m *Machine) find(op, id string) (*proto.Run, error) {
 
 // submitRun records a run. The same job with the same inputs has the same id, so submitting twice is a question,
 // not a second run.
-func (m *Machine) submitRun(s *proto.Spec, now int64) (Result, error) {
+func (m *Machine) submitRun(s *proto.Spec) (Result, error) {
 	switch {
 	case s.GetRun() == "" || s.GetSteps() == 0 || s.GetMicroBatches() == 0:
 		return Result{}, refuse(Invalid, "submit", "run "+s.GetRun(), "a run has an id, steps and micro-batches")

@@ -42,7 +42,7 @@ func run(lib, dir string, check bool, cubin string) error {
 			return err
 		}
 		if cubin != "" {
-			err = report(compiler, source, text, cubin)
+			err = report(compiler, text, cubin)
 		} else {
 			err = write(compiler, source, text, check)
 		}
@@ -98,7 +98,7 @@ var (
 )
 
 // report prints a row for each kernel: name, architecture, registers, bytes of static shared memory. A spill is an error: none of these kernels needs one.
-func report(c *nvrtc, source, text, arch string) error {
+func report(c *nvrtc, text, arch string) error {
 	_, log, err := c.compile(text, "--gpu-architecture="+arch, "--std=c++17", "--ptxas-options=-v")
 	if err != nil {
 		return err
