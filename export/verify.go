@@ -26,17 +26,27 @@ type Effect struct {
 	Largest float64 `json:"largest"`
 }
 
+// BaseIs says whether the base has the weights that the adapter was trained on: same, another or unknown. It reads all of them.
+func (a *Adapter) BaseIs(p Provenance) (string, error) {
+	if p.Base == "" {
+		return "unknown", nil
+	}
+	got, err := a.base.Fingerprint()
+	if err != nil {
+		return "unknown", err
+	}
+	if fmt.Sprintf("%x", got) != p.Base {
+		return "another", nil
+	}
+	return "same", nil
+}
+
 // Verify holds an adapter against its base.
 func (a *Adapter) Verify(p Provenance) (Check, error) {
-	c := Check{Base: "unknown", Modules: len(a.changes)}
-	if p.Base != "" {
-		got, err := a.base.Fingerprint()
-		if err != nil {
-			return c, err
-		}
-		if c.Base = "another"; fmt.Sprintf("%x", got) == p.Base {
-			c.Base = "same"
-		}
+	base, err := a.BaseIs(p)
+	c := Check{Base: base, Modules: len(a.changes)}
+	if err != nil {
+		return c, err
 	}
 	a.coverage(&c)
 	if err := a.effects(&c); err != nil {

@@ -57,6 +57,15 @@ func openAdapter(dir, base string) (opened, error) {
 	return o, err
 }
 
+// sayBase notes that the base is not the one that the adapter was trained on. It may be meant: the same model, not in 4 bits.
+func (o opened) sayBase() error {
+	base, err := o.BaseIs(o.provenance)
+	if base == "another" {
+		fmt.Fprintln(os.Stderr, "note: the base model has other weights than the adapter was trained on; unless it is the same model in another type, give the right one with --base-model")
+	}
+	return err
+}
+
 // dtypes are the words of --dtype.
 var dtypes = map[string]safetensors.DType{"bf16": safetensors.BF16, "f16": safetensors.F16, "f32": safetensors.F32}
 
@@ -72,6 +81,9 @@ func (m mergeCmd) Run(a *app) error {
 	defer o.base.Close()
 	quantise, err := o.provenance.Quantiser()
 	if err != nil {
+		return usage(err)
+	}
+	if err := o.sayBase(); err != nil {
 		return usage(err)
 	}
 	report, err := o.Merge(m.Out, o.from, dtypes[m.DType], quantise)
