@@ -53,6 +53,9 @@ func openAdapter(dir, base string) (opened, error) {
 	if !o.base.HasWeights() {
 		return o, fmt.Errorf("base model: the folder has no model.safetensors")
 	}
+	if o.base.Config().FourBit {
+		return o, fmt.Errorf("base model: %s is in 4 bits, which an adapter is not folded into; give the same model in bf16, f16 or f32 with --base-model", name)
+	}
 	o.Adapter, err = export.Open(o.base, os.DirFS(dir), cpu.New(0))
 	return o, err
 }
@@ -88,6 +91,7 @@ func (m mergeCmd) Run(a *app) error {
 	}
 	report, err := o.Merge(m.Out, o.from, dtypes[m.DType], quantise)
 	if err != nil {
+		os.RemoveAll(m.Out) // it was not there before
 		return err
 	}
 	return a.print(report, func(w io.Writer) {
