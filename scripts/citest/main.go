@@ -149,26 +149,28 @@ func (t *result) has(p *result) bool {
 
 var (
 	assertion = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
-	goOn      = regexp.MustCompile(`^\s{8}`) // the further lines of an assertion
+	verdict   = regexp.MustCompile(`^\s+FAIL: \S+:\d+: `) // a testscript's, after all that it did and before what it left running
+	goOn      = regexp.MustCompile(`^\s{8}`)              // the further lines of an assertion
 	crash     = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE|goleak: )|^\S+\.go:\d+`)
 )
 
 // said are the lines of assertions, and the first ones of a crash.
 func (t *result) said() (said []string) {
-	more := 0 // lines that belong to the last one
+	asserts, crashes := false, 0 // what the line before belongs to; lines of a crash that are still wanted
 	for _, l := range t.lines {
 		switch {
-		case assertion.MatchString(l):
-			more = mostSaid / 2
+		case verdict.MatchString(l):
+			return append(said[max(0, len(said)-mostSaid/2):], l)
 		case crash.MatchString(l):
-			more = mostSaid
-		case more == 0, more <= mostSaid/2 && !goOn.MatchString(l):
-			more = 0
-			continue
+			asserts, crashes = false, mostSaid
+		case crashes > 0:
+			crashes--
 		default:
-			more--
+			asserts = assertion.MatchString(l) || asserts && goOn.MatchString(l)
 		}
-		said = append(said, l)
+		if asserts || crashes > 0 {
+			said = append(said, l)
+		}
 	}
 	return said
 }

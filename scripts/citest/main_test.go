@@ -57,6 +57,7 @@ func TestVerdicts(t *testing.T) {
 		"nothing":   {nil, "passed: 0"},
 		"part":      {[]string{"a TestA/x:     a_test.go:3: bad", "a TestA/x fail", "a TestA fail", "a - fail"}, "FAIL a TestA/x (0.0 s)\n    a_test.go:3: bad\n\npassed: 0, failed: 1,"},
 		"crash":     {[]string{"a TestA: panic: boo", "a TestA: goroutine 1", "a TestA fail", "a - fail"}, "FAIL a TestA (0.0 s)\npanic: boo\ngoroutine 1\n"},
+		"script":    {[]string{"a TestA:     testscript.go:3: WORK", "a TestA:         > stdout x", "a TestA:         FAIL: s.txtar:9: no match", "a TestA:         stopping", "a TestA fail"}, "> stdout x\n        FAIL: s.txtar:9: no match\n\nthe last"},
 		"left over": {[]string{"a TestA pass", "a -: goroutines left", "a - fail"}, "the last lines of a :\ngoroutines left\n"},
 		"skipped":   {[]string{"a TestA:     a_test.go:3: no root", "a TestA skip", "a TestB pass", "a - pass"}, "skipped that CI has everything for: a TestA\n    a_test.go:3: no root\n"},
 	} {
