@@ -126,6 +126,24 @@ func TestBitsBF16(t *testing.T) {
 	}
 }
 
+// A row has the same bits in a product whose activations are rounded part by part as in one of a few rows.
+func TestRoundedInParts(t *testing.T) {
+	const rows, few, out, in, rank = 520, 130, 1100, 8200, 16
+	r := rand.New(rand.NewPCG(11, 11))
+	w := kernel.Dense[float32]{Rows: out, Cols: in, Data: random(r, out*in)}
+	x, u, v := random(r, rows*in), random(r, rows*rank), random(r, out*rank)
+	for threads := 1; threads <= 2; threads++ {
+		o := open(t, threads, best())
+		f := o.Freeze(w, kernel.BF16)
+		got, want := make([]float32, rows*out), make([]float32, rows*out)
+		f.Forward(rows, x, in, got, out, true, kernel.LowRank[float32]{R: rank, U: u, V: v})
+		for i := 0; i < rows; i += few {
+			f.Forward(few, x[i*in:], in, want[i*out:], out, true, kernel.LowRank[float32]{R: rank, U: u[i*rank:], V: v})
+		}
+		same(t, fmt.Sprintf("%d threads", threads), got, want)
+	}
+}
+
 // The instruction rounds as kernel.RoundBF16 does.
 func TestRoundBF16(t *testing.T) {
 	if best() != AVX512BF16 {

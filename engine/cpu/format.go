@@ -89,20 +89,30 @@ func swapRow(dst, src []float32) {
 	}
 }
 
-// roundAll rounds A at once, for products of several slabs: each of them would round all of it again, and read twice the memory.
-func (g *product) roundAll() {
-	n := g.m * g.roundedStride()
-	if cap(g.job.rounded) < n {
-		g.job.rounded = make([]float32, n)
+// roundedWords is how many words of A are rounded together; see computeRounded.
+const roundedWords = 1 << 20
+
+// computeRounded is compute for products of several slabs, each of which would round A again, and read twice the memory. It takes so many blocks of k at a
+// time that what is rounded stays in the cache for all slabs.
+func (g *product) computeRounded(pieces int) {
+	step := kStep(g.k)
+	length := max(1, 2*roundedWords/(g.m*step)) * step
+	for ; g.from < g.k; g.from += length {
+		g.to = min(g.from+length, g.k)
+		n := g.m * g.roundedStride()
+		if cap(g.job.rounded) < n {
+			g.job.rounded = make([]float32, n)
+		}
+		g.rounded = g.job.rounded[:n]
+		g.ops.team.run((g.m+roundRows-1)/roundRows, (*rounding)(g))
+		g.ops.team.run(pieces, g)
 	}
-	g.rounded = g.job.rounded[:n]
-	g.ops.team.run((g.m+roundRows-1)/roundRows, (*rounding)(g))
 }
 
 // roundedStride is a line more than a row: rows a multiple of 4 KiB apart would throw each other out of the first cache.
-func (g *product) roundedStride() int { return (g.k+1)/2 + 16 }
+func (g *product) roundedStride() int { return (g.to-g.from+1)/2 + 16 }
 
-// rounding is roundAll's task: so many rows a piece.
+// rounding is the task of rounding A: so many rows a piece.
 type rounding product
 
 const roundRows = 32
@@ -110,14 +120,14 @@ const roundRows = 32
 func (r *rounding) piece(x int) {
 	n := (*product)(r).roundedStride()
 	for i := x * roundRows; i < min((x+1)*roundRows, r.m); i++ {
-		r.pairs.roundRow(r.rounded[i*n:i*n+(r.k+1)/2], r.a[i*r.as:i*r.as+r.k])
+		r.pairs.roundRow(r.rounded[i*n:i*n+(r.to-r.from+1)/2], r.a[i*r.as+r.from:i*r.as+r.to])
 	}
 }
 
 // roundA is rowsOfA for the formats that are not in memory: rows of A, one after the other.
 func (g *product) roundA(s *scratch, i, rows, p, k int) (a *float32, as, ak int) {
 	if n := g.roundedStride(); g.rounded != nil && rows == g.wide.rows {
-		return &g.rounded[i*n+p/2], n, 1
+		return &g.rounded[i*n+(p-g.from)/2], n, 1
 	}
 	n := g.format.steps(k)
 	for r := range g.wide.rows {

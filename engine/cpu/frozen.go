@@ -64,7 +64,7 @@ func (f *frozen) Backward(rows int, dy []float32, ldy int, dx []float32, ldx int
 func (f *frozen) multiply(j *job, b operand, m, n, k int, a []float32, lda int, c []float32, ldc int, acc, term bool) {
 	check("A", m, k, lda, len(a))
 	check("C", m, n, ldc, len(c))
-	j.main = product{kernels: f.ops.kernels, ops: f.ops, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: b, c: c, ldc: ldc, acc: acc, format: f.format}
+	j.main = product{kernels: f.ops.kernels, ops: f.ops, m: m, n: n, k: k, to: k, a: a, as: lda, ak: 1, b: b, c: c, ldc: ldc, acc: acc, format: f.format}
 	if f.format == pairs {
 		j.main.wide, j.main.narrow = f.ops.kernels.pairs.tile, f.ops.kernels.pairs.tile
 	}

@@ -26,9 +26,10 @@ type product struct {
 	acc     bool
 	term    *product // over the same C; its acc is set
 	format  format
-	rounded []float32 // A in pairs, [m,(k+1)/2], if all of it was rounded before: see roundAll
+	rounded []float32 // columns from..to of A in pairs, if they were rounded before: see roundA
 
 	rows, cols int // of the pieces of C that threads compute
+	from, to   int // of k: what is being computed
 }
 
 // job is the memory of one product: what makes a call cost no allocation.
@@ -42,6 +43,7 @@ type job struct {
 // scratch is what one thread needs while it computes.
 type scratch struct {
 	list [slabCols / 4]panel        // first, so that the collector need not look at the rest
+	soon soon                       // what of B is read after the block of k under way
 	b    [kBlock * slabCols]float32 // packed panels, one after the other
 	a    [kBlock * maxRows]float32  // packed rows of A, [k][rows]
 	c    [maxRows * maxCols]float32 // a tile that does not fit into C
@@ -53,7 +55,7 @@ const maxRows, maxCols = 8, 32
 
 // over sets up a product of two stored matrices.
 func (g *product) over(o *Ops, transA, transB bool, m, n, k int, a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool, st *stored) {
-	*g = product{kernels: o.kernels, ops: o, m: m, n: n, k: k, a: a, as: lda, ak: 1, b: st, c: c, ldc: ldc, acc: acc}
+	*g = product{kernels: o.kernels, ops: o, m: m, n: n, k: k, to: k, a: a, as: lda, ak: 1, b: st, c: c, ldc: ldc, acc: acc}
 	*st = stored{b: b, bk: ldb, bj: 1}
 	ra, ca, rb, cb := m, k, k, n
 	if transA {
@@ -84,10 +86,11 @@ func kStep(k int) int {
 
 // block computes rows i0..i1 and columns j0..j1 (at most a slab) of C.
 func (g *product) block(s *scratch, i0, i1, j0, j1 int) {
-	for p, step := 0, kStep(g.k); p < g.k; p += step {
+	for p, step := g.from, kStep(g.k); p < g.to; p += step {
+		s.soon = g.after(p+step, i1, j0, j1)
 		g.span(s, i0, i1, j0, j1, p, min(step, g.k-p), g.acc || p > 0)
 	}
-	if g.term != nil {
+	if g.term != nil && g.to == g.k {
 		g.term.block(s, i0, i1, j0, j1)
 	}
 }
@@ -116,7 +119,7 @@ func (g *product) row(s *scratch, panels []panel, i, rows, p, k int, acc bool) {
 	a, as, ak := g.rowsOfA(s, i, rows, p, k, len(panels))
 	k = g.format.steps(k)
 	for x := range panels {
-		q, next := &panels[x], g.next(i+g.wide.rows, x, len(panels), p)
+		q, next := &panels[x], g.next(s, i, x, len(panels), p)
 		if rows == q.tile.rows && q.cols == q.tile.cols {
 			q.tile.run(k, a, as, ak, &q.at[0], q.stride, &g.c[i*g.ldc+q.j], g.ldc, acc, next)
 			continue
@@ -178,14 +181,18 @@ func (g *product) oneRow(s *scratch, panels []panel, i int, a *float32, ak, k in
 	}
 }
 
-// next is what panel x of so many is to have fetched of the next row of tiles, which begins with row i of A. Tiles of pairs fetch a row each. Those of
-// float32 fetch eight if these are short, and the last panel alone does it: the others' columns would drive them out of the first cache again.
-func (g *product) next(i, x, panels, p int) *float32 {
+// next is what panel x of so many is to have fetched for what comes after row i of tiles. Tiles of pairs fetch a row of A each; half of a slab's panels
+// have all of the next row of tiles fetched, and in the last rows the other half what is read of B after them. Tiles of
+// float32 fetch eight rows if these are short, and the last panel alone does it: the others' columns would drive them out of the first cache again.
+func (g *product) next(s *scratch, i, x, panels, p int) *float32 {
+	h := g.wide.rows
 	switch {
+	case g.format == pairs && x >= h && i >= s.soon.from:
+		return s.soon.piece((i - s.soon.from) + x - h)
 	case g.format == pairs:
-		return g.ahead(i+x, p)
+		return g.ahead(i+h+x, p)
 	case g.format == full && x == panels-1 && g.k <= kBlock:
-		return g.ahead(i, p)
+		return g.ahead(i+h, p)
 	}
 	return nil
 }
@@ -193,7 +200,7 @@ func (g *product) next(i, x, panels, p int) *float32 {
 // ahead is where row i of A goes on from p.
 func (g *product) ahead(i, p int) *float32 {
 	if g.rounded != nil {
-		return &g.rounded[min(i*g.roundedStride()+p/2, len(g.rounded)-1)]
+		return &g.rounded[min(i*g.roundedStride()+(p-g.from)/2, len(g.rounded)-1)]
 	}
 	return &g.a[min(i*g.as+p*g.ak, len(g.a)-1)]
 }
@@ -277,7 +284,8 @@ func (g *product) compute() {
 	}
 	down, across := (g.m+g.rows-1)/g.rows, (g.n+g.cols-1)/g.cols
 	if slab := g.format.slab(); g.format == pairs && g.m >= g.wide.rows && across*((g.cols+slab-1)/slab) > 2 {
-		g.roundAll()
+		g.computeRounded(across * down)
+		return
 	}
 	g.ops.team.run(across*down, g)
 }

@@ -51,13 +51,14 @@ func Measure(cfg model.Config, ad Adapter, threads int, largest Batch) (Footprin
 	return f, nil
 }
 
-// rounded is where products in bf16 put their rounded activations, if C has more than two slabs of 512 columns: the widest input of a layer, or the
-// gradients of a chunk of logits.
+// rounded is where products in bf16 put their rounded activations, if C has more than two slabs of 512 columns: so many blocks of 512 numbers of each row
+// of an input, or of the gradients of a chunk of logits, as fit into 4 MiB.
 func (m *Model[T]) rounded(largest Batch, precision kernel.Precision) int64 {
 	if precision != kernel.BF16 || m.cfg.HiddenSize <= 1024 {
 		return 0
 	}
-	return 2 * int64(max(largest.Rows*m.widest(), min(m.headChunk(), largest.Labelled)*m.cfg.VocabSize))
+	all := 2 * max(largest.Rows*m.widest(), min(m.headChunk(), largest.Labelled)*m.cfg.VocabSize)
+	return int64(min(all, max(4<<20, 2*512*largest.Rows)))
 }
 
 // Prepare takes the memory for steps of micro-batches up to that size. Layers whose activations have no room in the budget (bytes) keep
